@@ -1,0 +1,264 @@
+"""Models, versions and manifests on disk.
+
+    ROOT/NAME/config.pbtxt           how Triton serves the model
+    ROOT/NAME/N/...                  version N: code, assets, weights; never changed once it is there
+    ROOT/NAME/N/manifest.json        where it comes from (see conch.manifest)
+    ROOT/../.ROOT.staging/           where versions are put together, outside what Triton looks at
+
+A version comes to be in one step: it is assembled and flushed in a stage on the same file system, then renamed. Whoever
+looks at ROOT, Triton in poll mode included, sees a whole version or none. A lock around numbering and renaming makes
+two writers take two numbers; a stage whose process has died is swept away by the next writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from conch.errors import RepositoryError, nearest
+from conch.manifest import MANIFEST_FILE, Manifest
+from conch.model_config import CONFIG_FILE, ModelConfigMessage, read_config, render
+
+# Triton reads version folders with stoll: "3_old" would count as 3, "01" is ignored.
+VERSION = re.compile(r"^[1-9][0-9]*$")
+MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+# Triton writes nothing into a version folder, but Python does: `__pycache__`, which poll mode takes for a change and
+# loads every version twice. A file of that name stops the writing (tritonserver 2.51).
+PYCACHE_GUARD = "__pycache__"
+
+
+class Repository:
+    """A folder of models that Triton serves.
+
+    Reading needs nothing but the folder. Writing goes through `stage`.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+        self.staging = self.root.parent / f".{self.root.name}.staging"
+
+    def model_names(self) -> list[str]:
+        """The models, sorted: folders that hold a config.pbtxt or a version."""
+        if not self.root.is_dir():
+            return []
+        found = [p for p in self.root.iterdir() if p.is_dir() and MODEL_NAME.match(p.name)]
+        return sorted(p.name for p in found if (p / CONFIG_FILE).is_file() or _versions_in(p))
+
+    def model_path(self, name: str) -> Path:
+        """The folder of a model. Raises: RepositoryError, with the nearest name."""
+        path = self.root / name
+        if not path.is_dir():
+            close = nearest(name, self.model_names())
+            raise RepositoryError(
+                f"there is no model named {name}",
+                where=self.root,
+                got=name,
+                expected=", ".join(self.model_names()) or "the repository is empty",
+                fix=f"did you mean {close}?" if close else "see `conch export --help`",
+            )
+        return path
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a model, lowest first."""
+        return _versions_in(self.model_path(name))
+
+    def latest(self, name: str) -> int:
+        """The highest version of a model. Raises: RepositoryError when it has none."""
+        versions = self.versions(name)
+        if not versions:
+            raise RepositoryError(f"model {name} has no version", where=self.root / name, fix="export one")
+        return versions[-1]
+
+    def version_path(self, name: str, version: int) -> Path:
+        """The folder of a version. Raises: RepositoryError."""
+        path = self.model_path(name) / str(version)
+        if not path.is_dir():
+            raise RepositoryError(
+                f"model {name} has no version {version}", where=self.root / name, expected=self.versions(name)
+            )
+        return path
+
+    def config(self, name: str) -> ModelConfigMessage:
+        """The model's ModelConfig message. Raises: RepositoryError, ConfigError."""
+        return read_config(self.model_path(name) / CONFIG_FILE)
+
+    def manifest(self, name: str, version: int) -> Manifest | None:
+        """Where a version comes from; None when it was made by hand. Raises: RepositoryError."""
+        path = self.version_path(name, version) / MANIFEST_FILE
+        return Manifest.read(path) if path.is_file() else None
+
+    @contextmanager
+    def stage(self) -> Iterator[Stage]:
+        """A place to put new versions together. What is not committed is gone when the block ends.
+
+        Raises: RepositoryError when the place cannot be made, or the disk fills up in the block.
+        """
+        try:
+            with self._locked():
+                self._sweep()
+                folder = Path(tempfile.mkdtemp(dir=self.staging))
+                owner = _lock(folder)
+        except OSError as error:
+            raise _disk_error(error, self.staging) from error
+        try:
+            yield Stage(self, folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_error(error, folder) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(owner)
+
+    def _sweep(self) -> None:
+        """Remove stages whose process has died: theirs are the folders that nobody holds a lock on."""
+        for folder in self.staging.iterdir():
+            if not folder.is_dir():
+                continue
+            try:
+                owner = _lock(folder)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(owner)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the repository's write lock; it goes with the process."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.staging.mkdir(exist_ok=True)
+        with open(self.staging / "lock", "w", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+class Stage:
+    """New versions of one or several models, not yet seen by anyone.
+
+    ``path`` is itself a repository that Triton can serve, each model at version 1, so that what is staged can be tried.
+    """
+
+    def __init__(self, repository: Repository, folder: Path) -> None:
+        self.repository = repository
+        self.path = folder / "repository"
+        self.path.mkdir()
+        self._models: list[str] = []
+
+    def add_model(self, name: str, config: ModelConfigMessage) -> Path:
+        """Begin a new version of a model; returns the folder to write its files into. Raises: RepositoryError.
+
+        Call it for an ensemble's members first and for the ensemble last: that is the order in which they go live.
+        """
+        if not MODEL_NAME.match(name):
+            raise RepositoryError(
+                "that is no name for a model",
+                got=name,
+                expected="letters, digits, '.', '_' and '-', the first a letter or a digit",
+                fix="choose another with --name",
+            )
+        version = self.path / name / "1"
+        version.mkdir(parents=True)
+        (self.path / name / CONFIG_FILE).write_text(render(config), encoding="utf-8")
+        self._models.append(name)
+        return version
+
+    def model_path(self, name: str) -> Path:
+        """The staged folder of a model, for files that belong beside config.pbtxt (label files)."""
+        return self.path / name
+
+    def commit(self) -> int:
+        """Make the staged versions visible, all under one number, and return it.
+
+        The number is one above the highest that any of the models has, so a pipeline's parts carry the same one.
+        Raises: RepositoryError; what was renamed before the error stays, each a whole version.
+        """
+        if not self._models:
+            raise RepositoryError("nothing was staged", where=self.path)
+        for name in self._models:
+            if not any((self.path / name / "1").iterdir()):
+                raise RepositoryError(f"the staged version of {name} is empty", where=self.path / name)
+        try:
+            _flush_tree(self.path)
+            with self.repository._locked():
+                number = 1 + max((v for n in self._models for v in self._existing(n)), default=0)
+                for name in self._models:
+                    self._move(name, number)
+                _flush(self.repository.root)
+        except OSError as error:
+            raise _disk_error(error, self.repository.root) from error
+        self._models = []
+        return number
+
+    def _existing(self, name: str) -> list[int]:
+        return _versions_in(self.repository.root / name)
+
+    def _move(self, name: str, number: int) -> None:
+        staged, live = self.path / name, self.repository.root / name
+        if number != 1:
+            os.rename(staged / "1", staged / str(number))
+        if not live.exists():
+            os.rename(staged, live)
+            return
+        # The version first: should the process die here, the old config serves it, as a plain drop would have.
+        os.rename(staged / str(number), live / str(number))
+        for beside in sorted(staged.iterdir()):
+            target = live / beside.name
+            if not target.is_file() or target.read_bytes() != beside.read_bytes():
+                os.replace(beside, target)
+        _flush(live)
+
+
+def _versions_in(model: Path) -> list[int]:
+    if not model.is_dir():
+        return []
+    return sorted(int(p.name) for p in model.iterdir() if VERSION.match(p.name) and p.is_dir())
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder without waiting; the lock lives as long as the descriptor. Raises: BlockingIOError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _flush_tree(root: Path) -> None:
+    """fsync every file and folder: a rename must not be on disk before what it names."""
+    for folder, _, files in os.walk(root, topdown=False):
+        for file in files:
+            _flush(Path(folder, file))
+        _flush(Path(folder))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_error(error: OSError, where: Path) -> RepositoryError:
+    fixes = {
+        errno.ENOSPC: "free disk space, or choose another --repository",
+        errno.EDQUOT: "free disk space within your quota, or choose another --repository",
+        errno.EACCES: "make the folder writable, or choose another --repository",
+        errno.EROFS: "the file system is read-only: choose another --repository",
+    }
+    return RepositoryError(
+        "the repository could not be written; nothing in it was changed",
+        where=error.filename or where,
+        got=error.strerror,
+        fix=fixes.get(error.errno or 0),
+    )

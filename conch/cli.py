@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 
 import click
+from click.shell_completion import CompletionItem
 
 from conch import __version__
 from conch.errors import ConchError
@@ -57,6 +58,11 @@ class LazyGroup(click.Group):
         """The list of commands, from the table above: nothing is imported."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, and the group's own options; nothing is imported."""
+        names = [CompletionItem(n, help=lazy.help) for n, lazy in COMMANDS.items() if n.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from conch import __version__
-from conch.errors import ConchError
+from conch.errors import ConchError, nearest
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ class LazyGroup(click.Group):
         """Import the module that holds a command."""
         lazy = COMMANDS.get(cmd_name)
         if lazy is None:
+            close = nearest(cmd_name, COMMANDS)
+            if close and not ctx.resilient_parsing:
+                ctx.fail(f"No such command '{cmd_name}'. Did you mean {close}?")
             return None
         command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         assert isinstance(command, click.Command)
@@ -65,7 +68,10 @@ class LazyGroup(click.Group):
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CONCH"},
+)
 @click.version_option(__version__, prog_name="conch")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def root(debug: bool) -> None:

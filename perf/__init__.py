@@ -1,1 +1,1 @@
-"""TODO"""
+"""Measure what is served, and compare it with what people would run instead."""

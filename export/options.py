@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from conch.releases import DEFAULT_TARGET
+from conch.errors import ExportError
+from conch.releases import DEFAULT_TARGET, release
 
 FORMATS = ("onnx", "torchscript")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -34,3 +37,35 @@ class ExportOptions:
     calibration: Path | None = None
     atol: float | None = None
     trial: bool = True
+
+    def check(self) -> None:
+        """Raise ExportError or ConfigError for options that exclude each other, before any work is done."""
+        limits = release(self.target)
+        if self.format not in FORMATS or self.precision not in PRECISIONS:
+            raise ExportError(
+                "an option has a value that export does not know",
+                got=f"--format {self.format} --precision {self.precision}",
+                expected=f"--format {'|'.join(FORMATS)}, --precision {'|'.join(PRECISIONS)}",
+            )
+        if self.format == "torchscript" and (self.precision != "fp32" or self.optimize or self.opset is not None):
+            raise ExportError(
+                "--precision, --optimize and --opset work on ONNX graphs",
+                got=f"--format torchscript --precision {self.precision}",
+                fix="leave them out, or export with --format onnx",
+            )
+        if self.calibration is not None and self.precision != "int8":
+            raise ExportError(
+                "--calibration is for int8", got=f"--precision {self.precision}", fix="add --precision int8"
+            )
+        if self.opset is not None and self.opset > limits.max_opset:
+            raise ExportError(
+                f"opset {self.opset} is too new for Triton {self.target}",
+                where="--opset",
+                got=self.opset,
+                expected=f"{limits.max_opset} or lower (ONNX Runtime {limits.onnxruntime})",
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """The options as JSON values, for the manifest; paths as they were given."""
+        fields = dataclasses.asdict(self)
+        return {key: str(value) if isinstance(value, Path) else value for key, value in fields.items()}

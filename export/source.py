@@ -1,6 +1,8 @@
 """A loaded model, as every `from_X` hands it on: what the later steps need, and nothing of where it came from.
 
-Arrays carry a leading batch dimension throughout; names are the ones that the served model will have.
+Arrays carry a leading batch dimension throughout (where max_batch_size > 0); names are the ones that the served model will
+have. `Source.write` for a torch module is `export.to_onnx.write_torch` or `export.to_torchscript.write_torch`: both take
+(module, example, signature, path, options), and call the module by the signature's input names.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class Source:
     ``samples`` are real inputs of the model, batched; where a dimension is variable they differ in it.
     ``provenance`` goes into the manifest: kind, path or id, framework versions.
     ``tolerances`` are absolute, by precision, where this kind of model has others than `export.parity` gives.
-    ``parameters`` are the served model's backend parameters beside those that the options decide.
+    ``parameters`` are the served model's backend parameters beside those that the options decide. ``infer_arguments``
+    follow `conch infer NAME` in the report, e.g. ``--text "good morning"``; ``notes`` are shown there too.
     """
 
     provenance: Mapping[str, Any]
@@ -80,3 +83,5 @@ class Source:
     pipeline: PipelineParts | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    infer_arguments: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,105 @@
+"""The whole path of an export, top to bottom: from a loaded source to a version in the repository.
+
+Everything is put together in a stage, which is gone when anything fails: the repository sees a whole version or none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import Progress
+
+from conch.releases import release
+from conch.repository import Repository
+from conch.terminal import progress
+from export import check_graph, golden, optimize, parity, quantize, trial, write_model
+from export.options import ExportOptions
+from export.report import Report
+from export.run_file import FILE_NAMES
+from export.source import Source
+
+
+def run(source: Source, options: ExportOptions) -> Report:
+    """Export a source as the next version of ``options.name``.
+
+    Raises: ConchError, naming the check that failed with both values; the repository is then as it was.
+    """
+    options.check()
+    source = write_model.with_rules(source, options)
+    target = release(options.target)
+    repository = Repository(options.repository)
+    with progress() as bars, repository.stage() as stage:
+        steps = Steps(bars)
+        # In the stage's folder, so that it goes with the stage, and moving from here is a rename.
+        work = stage.path.parent / "work"
+        work.mkdir()
+        file = work / FILE_NAMES[options.format]
+        with steps.step("convert"):
+            source.write(file, options)
+        if options.optimize:
+            with steps.step("optimize"):
+                optimize.optimize(file, source, options)
+        if options.precision != "fp32":
+            with steps.step(f"convert to {options.precision}"):
+                quantize.quantize(file, source, options)
+        with steps.step("check the graph"):
+            checked = check_graph.check(file, source, target)
+        with steps.step("compare with the source"):
+            rows = parity.compare(
+                checked.run,
+                source.reference,
+                [*source.samples, *check_graph.probes(source)],
+                source.signature,
+                precision=options.precision,
+                atol=options.atol if options.atol is not None else source.tolerances.get(options.precision),
+            )
+            answers = golden.model_golden(source, checked.run)
+        with steps.step("write"):
+            models = write_model.write(stage, source, options, file, checked)
+        with steps.step("trial load"):
+            tried = trial.run(stage, source, options)
+        with steps.step("commit"):
+            model_name = next(model.name for model in models if model.role == "model")
+            write_model.write_manifests(models, source, options, checked, rows, {model_name: answers, **tried.golden})
+            sizes = {model.name: _size(model.folder) for model in models}
+            version = stage.commit()
+    return Report(
+        name=options.name,
+        version=version,
+        repository=repository.root,
+        models=sizes,
+        parity=rows,
+        served_parity=tried.parity,
+        steps_s=steps.seconds,
+        trial=tried.note,
+        source=source.provenance,
+        opset=checked.opset,
+        ir_version=checked.ir_version,
+        notes=source.notes,
+        infer_arguments=source.infer_arguments,
+    )
+
+
+@dataclass
+class Steps:
+    """Shows one line a step while it runs, and remembers how long each took."""
+
+    bars: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """One step of the export."""
+        task = self.bars.add_task(name, total=None)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 3)
+        self.bars.update(task, total=1, completed=1)
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,134 @@
+"""A torch module as an ONNX file whose batch dimension, and every variable one, is dynamic.
+
+Any `from_X` that holds a torch module can use `write_torch` in its Source.write. Shapes come from the signature: the first
+dimension where it is batched, and each -1 in a tensor's dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conch.errors import ExportError
+from conch.releases import release
+from conch.tensor_spec import ModelSignature, TensorSpec
+from export.options import ExportOptions
+from export.quiet import quiet
+from export.source import Tensors
+
+# torch's own exporter writes opset 18 to 21 without converting; more brings nothing here that an older server loads.
+NEWEST_OPSET = 20
+
+
+def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: Path, options: ExportOptions) -> None:
+    """Export a torch module, called with the signature's inputs by keyword, to an ONNX file.
+
+    ``example`` is one real input, batched where the signature is. The module returns a tensor, a tuple in the order of the
+    signature's outputs, or a mapping that holds them by name. Raises: ExportError.
+    """
+    import torch
+
+    names = [spec.name for spec in signature.inputs]
+    tensors = tuple(torch.from_numpy(widen(example[spec.name], spec, signature)) for spec in signature.inputs)
+    shapes = tuple(_dynamic_dims(spec, batched=signature.batched) for spec in signature.inputs)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                _wrapper(module, names, [spec.name for spec in signature.outputs]).eval(),
+                tensors,
+                dynamo=True,
+                input_names=names,
+                output_names=[spec.name for spec in signature.outputs],
+                dynamic_shapes=(shapes,),
+                opset_version=options.opset or min(NEWEST_OPSET, release(options.target).max_opset),
+                verbose=False,
+            )
+            assert program is not None
+            # One file up to protobuf's limit of 2 GB, then weights beside it.
+            program.save(str(path), external_data=_weight_bytes(module) > 1_800_000_000)
+    except ExportError:
+        raise
+    except Exception as error:  # the exporter raises whatever the module's code raises
+        raise _torch_error(error, names, signature) from error
+
+
+def widen(array: Any, spec: TensorSpec, signature: ModelSignature) -> Any:
+    """An example that no exporter takes for fixed: it specializes on sizes of 0 and 1, so those become 2 by repetition."""
+    axes = ([0] if signature.batched else []) + [i + signature.batched for i, d in enumerate(spec.dims) if d == -1]
+    for axis in axes:
+        if array.shape[axis] == 1:
+            array = np.repeat(array, 2, axis=axis)
+    return np.ascontiguousarray(array)
+
+
+def _dynamic_dims(spec: TensorSpec, *, batched: bool) -> dict[int, Any]:
+    from torch.export import Dim
+
+    return {axis: Dim.DYNAMIC for axis, size in enumerate(spec.shape(batched=batched)) if size == -1}
+
+
+def _wrapper(module: Any, inputs: list[str], outputs: list[str]) -> Any:
+    """The module, taking its inputs in order and returning a tuple of just the signature's outputs."""
+    import torch
+
+    class InOrder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            return pick_outputs(self.module(**dict(zip(inputs, tensors, strict=True))), outputs)
+
+    return InOrder()
+
+
+def pick_outputs(result: Any, names: list[str]) -> tuple[Any, ...]:
+    """The named outputs of whatever a module returned, in order. Raises: ExportError."""
+    if isinstance(result, Mapping):
+        missing = [name for name in names if name not in result]
+        if missing:
+            raise ExportError(
+                f"the module returns no {', '.join(missing)}", got=", ".join(result), expected=", ".join(names)
+            )
+        return tuple(result[name] for name in names)
+    values = tuple(result) if isinstance(result, tuple | list) else (result,)
+    if len(values) < len(names):
+        raise ExportError("the module returns fewer outputs than named", got=len(values), expected=", ".join(names))
+    return values[: len(names)]
+
+
+def _weight_bytes(module: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+
+
+def _torch_error(error: BaseException, names: list[str], signature: ModelSignature) -> ExportError:
+    """The exporter's complaint, cut to its cause; a specialized dimension is told by name."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ExportError):
+        return cause
+    text = str(cause).strip()
+    fixed = [line.strip(" -") for line in text.splitlines() if "inferred a static shape" in line]
+    if fixed:
+        batch = signature.batched and any(".shape[0]" in line or "[0]" in line.rsplit("]", 2)[-2:] for line in fixed)
+        return ExportError(
+            "the model's code fixes " + ("the batch dimension" if batch else "a dimension that should be variable"),
+            got="; ".join(fixed),
+            expected=f"any size: inputs {', '.join(names)}",
+            fix="use x.shape[0] and -1 in reshapes instead of numbers"
+            + (", or export with --max-batch-size 0" if batch else ""),
+        )
+    return ExportError(
+        "torch could not export the model to ONNX",
+        got=f"{type(cause).__name__}: {_first_lines(text)}",
+        fix="run again with `conch --debug` for the whole trace, or try --format torchscript",
+    )
+
+
+def _first_lines(text: str, count: int = 6) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n            ".join(lines[:count]) + (" ..." if len(lines) > count else "")

@@ -1,0 +1,181 @@
+"""Put the models of a version together in a stage: configs, weights, code, assets; then their manifests.
+
+How a model is served is decided here, so that one config is right on a laptop and in a GPU container:
+
+instance_group     a count, and no kind: Triton then places instances on the GPUs it finds, or else on the CPU. The kind is
+                   KIND_CPU where a GPU has no kernels for the graph (int8, ai.onnx.ml, strings) and for Python code.
+dynamic_batching   with delay 0: what waits is merged, and nothing waits for it.
+threads            one instance takes all cores, ONNX Runtime's default, so nothing is said. Several share them:
+                   ceil(cores / instances) each, of the machine that exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from conch.errors import ExportError
+from conch.manifest import Golden, Manifest, Parity, digest_files
+from conch.model_config import DynamicBatching, InstanceGroup, ModelConfigMessage, ModelSettings, build_config, render
+from conch.pipeline import Pipeline, Step
+from conch.repository import PYCACHE_GUARD, Stage
+from conch.tensor_spec import ModelSignature
+from export.check_graph import Checked
+from export.options import ExportOptions
+from export.source import PipelineParts, PythonPart, Source
+
+PYTHON_BACKENDS = Path(__file__).resolve().parent.parent / "python_backends"
+
+# Of a python_backends/ folder, what serving does not need.
+_LEFT_OUT = shutil.ignore_patterns("tests", "__pycache__", "requirements*.txt", "README*", "*.pyc")
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """One model of the version: its name, its folder N in the stage, its config and what its code needs."""
+
+    name: str
+    folder: Path
+    config: ModelConfigMessage
+    role: str
+    packages: tuple[str, ...] = ()
+
+
+def write(stage: Stage, source: Source, options: ExportOptions, file: Path, checked: Checked) -> list[StagedModel]:
+    """Stage every model of the version, members first; ``file`` is moved in. Raises: ExportError, RepositoryError."""
+    parts = source.pipeline
+    name = options.name if parts is None else f"{options.name}_model"
+    config = build_config(name, source.signature, model_settings(source, options, checked))
+    model = StagedModel(name, stage.add_model(name, config), config, "model")
+    for path in sorted(file.parent.iterdir()):
+        shutil.move(path, model.folder / path.name)
+    if parts is None:
+        return [model]
+    before = [_write_python(stage, options, parts.preprocess)] if parts.preprocess else []
+    after = [_write_python(stage, options, parts.postprocess)] if parts.postprocess else []
+    config = ensemble(source, options, parts).config()
+    folder = stage.add_model(options.name, config)
+    return [*before, model, *after, StagedModel(options.name, folder, config, "pipeline")]
+
+
+def model_settings(source: Source, options: ExportOptions, checked: Checked) -> ModelSettings:
+    """How the model itself is served."""
+    cpu_only = checked.cpu_only or options.precision == "int8"
+    parameters = dict(source.parameters)
+    if options.instances > 1:
+        threads = math.ceil((os.cpu_count() or 1) / options.instances)
+        key = "intra_op_thread_count" if options.format == "onnx" else "INTRA_OP_THREAD_COUNT"
+        parameters.setdefault(key, str(threads))
+    return ModelSettings(
+        backend="onnxruntime" if options.format == "onnx" else "pytorch",
+        instance_groups=(InstanceGroup(options.instances, "KIND_CPU" if cpu_only else "KIND_AUTO"),),
+        dynamic_batching=_batching(source.signature),
+        parameters=parameters,
+    )
+
+
+def _batching(signature: ModelSignature) -> DynamicBatching | None:
+    return DynamicBatching() if signature.max_batch_size > 1 else None
+
+
+def ensemble(source: Source, options: ExportOptions, parts: PipelineParts) -> Pipeline:
+    """The pipeline of the models NAME_preprocess, NAME_model, NAME_postprocess."""
+    steps = []
+    if parts.preprocess:
+        steps.append(_step(options, parts.preprocess))
+    steps.append(
+        Step(f"{options.name}_model", source.signature, dict(parts.model_input_map), dict(parts.model_output_map))
+    )
+    if parts.postprocess:
+        steps.append(_step(options, parts.postprocess))
+    return Pipeline(options.name, parts.inputs, parts.outputs, tuple(steps))
+
+
+def _step(options: ExportOptions, part: PythonPart) -> Step:
+    return Step(f"{options.name}_{part.role}", part.signature, dict(part.input_map), dict(part.output_map))
+
+
+def with_rules(source: Source, options: ExportOptions) -> Source:
+    """The source with the file of --rules among its postprocessing's assets. Raises: ExportError without a place for it."""
+    if options.rules is None:
+        return source
+    parts = source.pipeline
+    if parts is None or parts.postprocess is None:
+        raise ExportError(
+            "--rules needs a model with labels", where=options.rules, got="a model without postprocessing"
+        )
+    assets: Mapping[str, bytes | Path] = {**parts.postprocess.assets, "rules.yaml": options.rules}
+    postprocess = dataclasses.replace(parts.postprocess, assets=assets)
+    return dataclasses.replace(source, pipeline=dataclasses.replace(parts, postprocess=postprocess))
+
+
+def _write_python(stage: Stage, options: ExportOptions, part: PythonPart) -> StagedModel:
+    """Stage a Python model: the backend's code, its assets, and the guard against bytecode."""
+    name = f"{options.name}_{part.role}"
+    settings = ModelSettings(
+        backend="python",
+        instance_groups=(InstanceGroup(part.instances, "KIND_CPU"),),
+        dynamic_batching=_batching(part.signature),
+        parameters=part.parameters,
+    )
+    config = build_config(name, part.signature, settings)
+    folder = stage.add_model(name, config)
+    code = PYTHON_BACKENDS / part.backend
+    if not (code / "model.py").is_file():
+        known = sorted(p.parent.name for p in PYTHON_BACKENDS.glob("*/model.py"))
+        raise ExportError(
+            f"there is no Python backend {part.backend}", where=PYTHON_BACKENDS, expected=", ".join(known)
+        )
+    shutil.copytree(code, folder, ignore=_LEFT_OUT, dirs_exist_ok=True)
+    for file_name, content in part.assets.items():
+        if isinstance(content, bytes):
+            (folder / file_name).write_bytes(content)
+        else:
+            shutil.copyfile(content, folder / file_name)
+    (folder / PYCACHE_GUARD).touch()
+    return StagedModel(name, folder, config, part.role, part.packages)
+
+
+def write_manifests(
+    models: Sequence[StagedModel],
+    source: Source,
+    options: ExportOptions,
+    checked: Checked,
+    parity: tuple[Parity, ...],
+    golden: Mapping[str, tuple[Golden, ...]],
+) -> None:
+    """Write manifest.json into each staged version folder; ``golden`` is by model name."""
+    created_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for model in models:
+        is_model = model.role == "model"
+        # A pipeline's parity is its model's: who looks at the public name sees it.
+        rows = parity if model.role in ("model", "pipeline") else ()
+        Manifest(
+            model=model.name,
+            created_at=created_at,
+            source=_plain(source.provenance),
+            files=digest_files(model.folder),
+            config=render(model.config),
+            settings=options.settings(),
+            parity=rows,
+            golden=golden.get(model.name, ()),
+            packages=model.packages,
+            opset=checked.opset if is_model else None,
+            ir_version=checked.ir_version if is_model else None,
+        ).write(model.folder)
+
+
+def _plain(value: Any) -> Any:
+    """Provenance as JSON takes it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

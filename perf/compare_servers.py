@@ -223,7 +223,7 @@ def _export_if_missing(repository: Repository) -> None:
     if MODEL not in repository.model_names() or not repository.versions(MODEL):
         console.print(f"exporting the {MODEL} sample into {repository.root}")
         subprocess.run(
-            [sys.executable, "-m", "conch.cli", "export", "sample", MODEL, "--repository", str(repository.root)],
+            [sys.executable, "-m", "conch", "export", "sample", MODEL, "--repository", str(repository.root)],
             check=True,
         )
 

@@ -58,27 +58,25 @@ class Report:
         document["infer"] = self.infer_command
         return document
 
-    def show(self) -> None:
-        """Print the report on stderr."""
-        from conch.terminal import console, print_table
 
-        console.print(f"[bold]{self.name} version {self.version}[/bold]  {_shown(self.path)}")
-        print_table(("model", "size"), [(name, size_text(size)) for name, size in self.models.items()])
-        for title, rows in (("parity with the source", self.parity), ("the served pipeline", self.served_parity)):
-            if rows:
-                described = [describe(row) for row in rows]
-                print_table(list(described[0]), [list(row.values()) for row in described], title=f"\n{title}")
-        if self.opset is not None:
-            console.print(f"\nONNX opset {self.opset}, IR {self.ir_version}")
-        times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.steps_s.items())
-        console.print(f"seconds: {times}; {sum(self.steps_s.values()):.1f} in all")
-        console.print(f"trial: {self.trial}")
-        for note in self.notes:
-            console.print(f"note: {note}", markup=False)
-        console.print("\nserve it:  ", end="")
-        console.print(self.serve_command, style="bold", markup=False, soft_wrap=True)
-        console.print("ask it:    ", end="")
-        console.print(self.infer_command, style="bold", markup=False, soft_wrap=True)
+def print_report(report: Report) -> None:
+    """Print a report on stderr, for people."""
+    from conch.terminal import console, print_table
+
+    console.print(f"[bold]{report.name} version {report.version}[/bold]  {_shown(report.path)}", soft_wrap=True)
+    print_table(("model", "size"), [(name, size_text(size)) for name, size in report.models.items()])
+    for title, rows in (("parity with the source", report.parity), ("the pipeline as served", report.served_parity)):
+        if rows:
+            described = [describe(row) for row in rows]
+            print_table(list(described[0]), [list(row.values()) for row in described], title=f"\n{title}")
+    if report.opset is not None:
+        console.print(f"\nONNX opset {report.opset}, IR {report.ir_version}")
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.steps_s.items())
+    lines = [f"seconds: {times}; {sum(report.steps_s.values()):.1f} in all", f"trial: {report.trial}"]
+    lines += [f"note: {note}" for note in report.notes]
+    lines += ["", f"serve it:  {report.serve_command}", f"ask it:    {report.infer_command}"]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def size_text(size: float) -> str:

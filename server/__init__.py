@@ -1,1 +1,1 @@
-"""TODO"""
+"""Start, watch and steer Triton: embedded, or in NVIDIA's container."""

@@ -1,0 +1,1 @@
+../shared/conch_batching.py

@@ -1,0 +1,1 @@
+../shared/conch_backend_config.py

@@ -1,0 +1,385 @@
+"""Text models of Hugging Face as pipelines: text_tokenizer, the model as one graph, a postprocess where one is needed.
+
+task                   graph                                          public outputs
+embeddings             token model, pooling, dense, length 1          embedding FP32 [d]
+text-classification    the model with its head -> logits              label, score, scores
+token-classification   the model with its head -> logits per token    entities
+rerank                 the model with its head and its activation     score FP32 [1]
+
+The reference is the torch module on transformers' own tokenizer; the answers of the whole are held to transformers' and
+sentence-transformers' definitions of each task.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from conch.errors import ExportError
+from conch.tensor_spec import Array, ModelSignature, TensorSpec
+from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance, read_json
+from export.from_huggingface_pooling import SentenceEncoder, read_plan
+from export.from_huggingface_samples import read_pairs, read_texts, strings
+from export.from_huggingface_tokenizer import Tokenizer, open_tokenizer
+from export.options import ExportOptions
+from export.source import PipelineParts, PythonPart, Reference, Source, Tensors, Writer
+from export.to_onnx import write_torch as write_onnx
+from export.to_torchscript import write_torch as write_torchscript
+
+Tensor = Any
+
+TEXT = TensorSpec("text", "BYTES", (1,))
+TEXT_PAIR = TensorSpec("text_pair", "BYTES", (1,))
+
+# The name of the graph's output: `embedding` is the name of a value inside BERT's graph, and ONNX forbids it twice.
+EMBEDDING_OUTPUT = "sentence_embedding"
+RERANK_OUTPUT = "relevance"
+
+# A sample as long as the model allows is worth running, up to here; beyond, it costs minutes and shows nothing new.
+LONGEST_SAMPLE = 512
+
+
+def load_embeddings(checkpoint: Checkpoint, options: ExportOptions) -> Source:
+    """A sentence embedding model: `text` -> `embedding`. Raises: ExportError."""
+    plan = read_plan(checkpoint.folder)
+    at = replace(checkpoint, folder=plan.transformer)
+    check_files(at.folder, tokenizer=True)
+    config = read_json(plan.transformer, "config.json")
+    auto_class = "AutoModelForTextEncoding" if config.get("is_encoder_decoder") else "AutoModel"
+    # A pooler is a head for another task: masked language models come without one, and nothing here uses it.
+    encoder = load_model(at, auto_class, "embeddings", optional_weights="pooler.")
+    tokenizer = open_tokenizer(
+        plan.transformer, encoder, _arguments(encoder), max_length=plan.max_length, lowercase=plan.lowercase
+    )
+    module = SentenceEncoder(encoder, plan).eval()
+    texts = read_texts(options.samples)
+    size = module(**_torch(tokenizer.encode(texts[:1]))).shape[1]
+    signature = ModelSignature(
+        tokenizer.inputs, (TensorSpec(EMBEDDING_OUTPUT, "FP32", (size,)),), options.max_batch_size
+    )
+    pipeline = PipelineParts(
+        inputs=(TEXT,),
+        outputs=("embedding",),
+        requests=_text_requests(texts, tokenizer),
+        preprocess=tokenizer_part(tokenizer, options),
+        model_output_map={EMBEDDING_OUTPUT: "embedding"},
+        reference=lambda request: {"embedding": run(module, tokenizer.encode(read_strings(request["text"])))[0]},
+    )
+    more = {"pooling": "+".join(plan.modes), "normalize": plan.normalize, "prompt": plan.prompt}
+    return _source(checkpoint, "embeddings", module, tokenizer, signature, pipeline, texts, options, more)
+
+
+def load_text_classification(checkpoint: Checkpoint, options: ExportOptions) -> Source:
+    """A text classifier: `text` -> `label`, `score`, `scores`. Raises: ExportError."""
+    check_files(checkpoint.folder, tokenizer=True)
+    model = load_model(checkpoint, "AutoModelForSequenceClassification", "text-classification")
+    tokenizer = open_tokenizer(checkpoint.folder, model, _arguments(model))
+    names = labels(model.config)
+    activation = classify_activation(model.config)
+    texts = read_texts(options.samples)
+    module = Logits(model).eval()
+    signature = ModelSignature(tokenizer.inputs, (TensorSpec("logits", "FP32", (len(names),)),), options.max_batch_size)
+
+    def reference(request: Tensors) -> dict[str, Array]:
+        logits = run(module, tokenizer.encode(read_strings(request["text"])))[0]
+        return class_answer(logits, names, activation, with_label=options.rules is None)
+
+    pipeline = PipelineParts(
+        inputs=(TEXT,),
+        outputs=("label", "score", "scores"),
+        requests=_text_requests(texts, tokenizer),
+        preprocess=tokenizer_part(tokenizer, options),
+        postprocess=classify_part(names, activation, options),
+        reference=reference,
+    )
+    more = {"labels": len(names), "activation": activation}
+    return _source(checkpoint, "text-classification", module, tokenizer, signature, pipeline, texts, options, more)
+
+
+def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) -> Source:
+    """A tagger: `text` -> `entities`, a JSON list with character offsets. Raises: ExportError."""
+    check_files(checkpoint.folder, tokenizer=True)
+    model = load_model(checkpoint, "AutoModelForTokenClassification", "token-classification")
+    tokenizer = open_tokenizer(checkpoint.folder, model, _arguments(model))
+    names = labels(model.config)
+    texts = read_texts(options.samples)
+    module = Logits(model).eval()
+    logits = TensorSpec("logits", "FP32", (-1, len(names)))
+    offsets = TensorSpec("offsets", "INT64", (-1, 2))
+    pipeline = PipelineParts(
+        inputs=(TEXT,),
+        outputs=("entities",),
+        requests=_text_requests(texts, tokenizer),
+        preprocess=tokenizer_part(tokenizer, options, offsets=offsets),
+        postprocess=PythonPart(
+            role="postprocess",
+            backend="token_classify",
+            signature=ModelSignature(
+                (logits, *(t for t in tokenizer.inputs if t.name in ("input_ids", "attention_mask")), offsets, TEXT),
+                (TensorSpec("entities", "BYTES", (1,)),),
+                options.max_batch_size,
+            ),
+            assets={"labels.txt": labels_file(names)},
+        ),
+    )
+    signature = ModelSignature(tokenizer.inputs, (logits,), options.max_batch_size)
+    more = {"labels": len(names)}
+    return _source(checkpoint, "token-classification", module, tokenizer, signature, pipeline, texts, options, more)
+
+
+def load_rerank(checkpoint: Checkpoint, options: ExportOptions) -> Source:
+    """A cross-encoder: `text`, `text_pair` -> `score`. Raises: ExportError."""
+    check_files(checkpoint.folder, tokenizer=True)
+    model = load_model(checkpoint, "AutoModelForSequenceClassification", "rerank")
+    if model.config.num_labels != 1:
+        raise ExportError(
+            "a reranker gives one number for a pair of texts",
+            where=checkpoint.folder,
+            got=f"{model.config.num_labels} labels: {', '.join(labels(model.config)[:5])}",
+            expected="num_labels 1",
+            fix="export a classifier with --task text-classification",
+        )
+    tokenizer = open_tokenizer(checkpoint.folder, model, _arguments(model))
+    pairs = read_pairs(options.samples)
+    activation = rerank_activation(model.config)
+    module = Relevance(model, activation).eval()
+    signature = ModelSignature(tokenizer.inputs, (TensorSpec(RERANK_OUTPUT, "FP32", (1,)),), options.max_batch_size)
+
+    def reference(request: Tensors) -> dict[str, Array]:
+        encoded = tokenizer.encode(read_strings(request["text"]), read_strings(request["text_pair"]))
+        return {"score": run(module, encoded)[0]}
+
+    pipeline = PipelineParts(
+        inputs=(TEXT, TEXT_PAIR),
+        outputs=("score",),
+        requests=tuple({"text": strings(a), "text_pair": strings(b)} for a, b in pairs),
+        preprocess=tokenizer_part(tokenizer, options, pairs=True),
+        model_output_map={RERANK_OUTPUT: "score"},
+        reference=reference,
+    )
+    texts = tuple(f"{a} {b}" for a, b in pairs)
+    more = {"activation": type(activation).__name__.lower()}
+    return _source(checkpoint, "rerank", module, tokenizer, signature, pipeline, texts, options, more, pairs=pairs)
+
+
+class Logits(torch.nn.Module):  # type: ignore[misc]
+    """A model with a head, returning its logits alone: [b, classes], or [b, n, classes] for taggers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Tokens [b, n] -> logits."""
+        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
+
+
+class Relevance(Logits):
+    """A cross-encoder with its activation: [b, 1]."""
+
+    def __init__(self, model: Any, activation: Any) -> None:
+        super().__init__(model)
+        self.activation = activation
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Tokens of pairs [b, n] -> scores [b, 1]."""
+        return self.activation(super().forward(input_ids, attention_mask, token_type_ids))
+
+
+def classify_activation(config: Any) -> str:
+    """What transformers' pipeline applies to a classifier's logits: softmax, sigmoid or none."""
+    if config.problem_type == "regression":
+        return "none"
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def rerank_activation(config: Any) -> Any:
+    """What sentence-transformers applies to a cross-encoder's one logit: what the config names, or else a sigmoid.
+
+    Raises: ExportError when the config names what torch.nn does not have.
+    """
+    named = (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
+    named = named or getattr(config, "sbert_ce_default_activation_function", None) or "Sigmoid"
+    kind = getattr(torch.nn, str(named).rsplit(".", 1)[-1], None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
+        raise ExportError("the reranker's activation is not one of torch.nn", where="config.json", got=named)
+    return kind()
+
+
+def labels(config: Any) -> tuple[str, ...]:
+    """The names of the classes in the order of the logits, each on one line; a repeated one gets its number."""
+    given = {int(index): " ".join(str(name).split()) for index, name in config.id2label.items()}
+    names: list[str] = []
+    for index in range(config.num_labels):
+        name = given.get(index) or f"LABEL_{index}"
+        names.append(f"{name} ({index})" if name in names else name)
+    return tuple(names)
+
+
+def labels_file(names: Sequence[str]) -> bytes:
+    """labels.txt, one name a line."""
+    return ("\n".join(names) + "\n").encode("utf-8")
+
+
+def class_answer(logits: Array, names: Sequence[str], activation: str, *, with_label: bool) -> dict[str, Array]:
+    """A classifier's public outputs from its logits [b, classes], as transformers' pipeline computes them.
+
+    Business rules are not the model's: ``with_label`` False leaves out the outputs that they change.
+    """
+    scores = torch.from_numpy(np.asarray(logits, dtype=np.float32))
+    if activation != "none":
+        scores = torch.softmax(scores, dim=-1) if activation == "softmax" else torch.sigmoid(scores)
+    best = scores.argmax(dim=-1)
+    answer = {"scores": scores.numpy()}
+    if with_label:
+        answer["label"] = strings(*(names[i] for i in best.tolist()))
+        answer["score"] = scores.max(dim=-1, keepdim=True).values.numpy()
+    return answer
+
+
+def classify_part(names: Sequence[str], activation: str, options: ExportOptions) -> PythonPart:
+    """The postprocess of every classifier: logits -> label, score, scores. A --rules file is added by the steps."""
+    size = len(names)
+    return PythonPart(
+        role="postprocess",
+        backend="classify",
+        signature=ModelSignature(
+            (TensorSpec("logits", "FP32", (size,)),),
+            (
+                TensorSpec("label", "BYTES", (1,)),
+                TensorSpec("score", "FP32", (1,)),
+                TensorSpec("scores", "FP32", (size,)),
+            ),
+            options.max_batch_size,
+        ),
+        parameters={"activation": activation},
+        assets={"labels.txt": labels_file(names)},
+    )
+
+
+def tokenizer_part(
+    tokenizer: Tokenizer, options: ExportOptions, *, pairs: bool = False, offsets: TensorSpec | None = None
+) -> PythonPart:
+    """The preprocess of every text model: text -> the model's inputs, and offsets where they are asked for."""
+    outputs = (*tokenizer.inputs, offsets) if offsets is not None else tokenizer.inputs
+    parameters = {"max_length": str(tokenizer.max_length), "outputs": ",".join(t.name for t in outputs)}
+    if pairs:
+        parameters["pairs"] = "true"
+    return PythonPart(
+        role="preprocess",
+        backend="text_tokenizer",
+        signature=ModelSignature((TEXT, TEXT_PAIR) if pairs else (TEXT,), outputs, options.max_batch_size),
+        parameters=parameters,
+        assets={"tokenizer.json": tokenizer.asset()},
+        packages=(tokenizer.package,),
+    )
+
+
+def run(module: Any, tensors: Tensors) -> tuple[Array, ...]:
+    """A torch module's outputs for numpy inputs by keyword."""
+    with torch.inference_mode():
+        result = module(**_torch(tensors))
+    values = result if isinstance(result, tuple) else (result,)
+    return tuple(value.numpy() for value in values)
+
+
+def writer(module: Any, example: Tensors, signature: ModelSignature) -> Writer:
+    """Writes a torch module in the format that the options ask for."""
+
+    def write(path: Path, options: ExportOptions) -> None:
+        chosen = write_onnx if options.format == "onnx" else write_torchscript
+        chosen(module, example, signature, path, options)
+
+    return write
+
+
+def _torch(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
+
+
+def read_strings(array: Array) -> list[str]:
+    """The values of a STRING tensor [b, 1]."""
+    return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in array.ravel().tolist()]
+
+
+def _arguments(model: Any) -> tuple[str, ...]:
+    names = inspect.signature(model.forward).parameters
+    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in names)
+
+
+def _long_text(texts: Sequence[str], tokenizer: Tokenizer) -> str | None:
+    """The texts in a row, often enough to be longer than the model reads: it must be cut as the source cuts it."""
+    if tokenizer.max_length > LONGEST_SAMPLE:
+        return None
+    once = " ".join(texts)
+    times = 1 + tokenizer.max_length // max(1, len(once.split()))
+    return " ".join([once] * times)
+
+
+def _text_requests(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Mapping[str, Array], ...]:
+    long = _long_text(texts, tokenizer)
+    return tuple({"text": strings(text)} for text in (*texts, *([long] if long else [])))
+
+
+def _model_samples(
+    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[tuple[str, str]] | None, batch: int
+) -> list[dict[str, Array]]:
+    """Each text alone, then a padded batch, then one as long as the model takes: what a server will see."""
+
+    def encode(start: int, stop: int) -> dict[str, Array]:
+        if pairs is None:
+            return tokenizer.encode(texts[start:stop])
+        return tokenizer.encode([a for a, _ in pairs[start:stop]], [b for _, b in pairs[start:stop]])
+
+    samples = [encode(index, index + 1) for index in range(len(texts))]
+    if batch > 1 and len(texts) > 1:
+        # From the middle, where lengths are everyday ones: this is to see the mask work.
+        start = len(texts) // 4
+        samples.append(encode(start, start + min(3, batch)))
+    long = _long_text(texts, tokenizer)
+    if long is not None:
+        samples.append(tokenizer.encode([long]))
+    return samples
+
+
+def _source(
+    checkpoint: Checkpoint,
+    task: str,
+    module: Any,
+    tokenizer: Tokenizer,
+    signature: ModelSignature,
+    pipeline: PipelineParts,
+    texts: Sequence[str],
+    options: ExportOptions,
+    more: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> Source:
+    names = [spec.name for spec in signature.outputs]
+    samples = _model_samples(tokenizer, texts, pairs, options.max_batch_size)
+    reference: Reference = lambda tensors: dict(zip(names, run(module, tensors), strict=True))  # noqa: E731
+    inner = next(iter(module.children()))
+    return Source(
+        provenance={**provenance(checkpoint, task, inner), "max_length": tokenizer.max_length, **more},
+        signature=signature,
+        reference=reference,
+        samples=samples,
+        write=writer(module, samples[0], signature),
+        pipeline=pipeline,
+    )
+
+
+LOADERS: Mapping[str, Callable[[Checkpoint, ExportOptions], Source]] = {
+    "embeddings": load_embeddings,
+    "text-classification": load_text_classification,
+    "token-classification": load_token_classification,
+    "rerank": load_rerank,
+}

@@ -1,17 +1,20 @@
 """What every kind of server shares: addresses, waiting until the models are ready, saying what failed, stopping.
 
-A subclass launches and ends one process or container; nothing here knows how.
+A subclass says what to run; nothing here knows whether it is a process or a container.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import shutil
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from conch.errors import ServerError
 from server import http_api
@@ -19,16 +22,23 @@ from server.http_api import ModelState
 from server.load_failures import PORT_TAKEN, load_error, reason_in_log, tail, tidy
 from server.options import ALL_MODELS, ServerOptions
 from server.ports import resolve
+from server.tethered import Launch, TetheredProcess
 
 POLL_S = 0.05
+# After its exit timeout Triton may still be unloading models.
+UNLOAD_S = 5.0
 # The reason that the index gives for a version that was let go on purpose.
 UNLOADED = "unloaded"
+
+Self = TypeVar("Self", bound="TritonServer")
 
 
 class TritonServer(ABC):
     """One Triton server on one or several repositories, from `start` to `stop`.
 
-    ``strict`` makes `start` raise when a model fails to load; otherwise the others are served, and `failures` tells.
+    It ends with the `with` block, with this process however that ends, and with nothing else: not with the thread that
+    started it. ``strict`` makes `start` raise when a model fails to load; otherwise the others are served, and
+    `failures` tells. ``log_path`` keeps the log there; otherwise it goes with the server.
     """
 
     def __init__(
@@ -38,6 +48,7 @@ class TritonServer(ABC):
         *,
         strict: bool = True,
         start_timeout_s: float = 300.0,
+        log_path: Path | None = None,
     ) -> None:
         listed = [repository] if isinstance(repository, Path | str) else list(repository)
         self.repositories = tuple(Path(p).absolute() for p in listed)
@@ -45,28 +56,58 @@ class TritonServer(ABC):
         self.options = options
         self.strict = strict
         self.start_timeout_s = start_timeout_s
+        self._kept_log = log_path
         self._owner = os.getpid()
         self._started = False
+        self._scratch: Path | None = None
+        self._process: TetheredProcess | None = None
+        self._last_log = ""
 
     @abstractmethod
-    def _launch(self) -> None:
-        """Begin to run with ``self.options``, whose ports are real. Raises: ServerError."""
+    def _prepare(self, scratch: Path) -> Launch:
+        """What to run with ``self.options``, whose ports are real; files go into ``scratch``. Raises: ServerError."""
 
-    @abstractmethod
-    def _end(self) -> None:
-        """End it and leave nothing behind; also after a launch that failed half-way."""
+    @property
+    def pid(self) -> int:
+        """The process that was started. Raises: ServerError before."""
+        if self._process is None:
+            raise ServerError("the server was not started", fix="call start()")
+        return self._process.pid
 
-    @abstractmethod
-    def is_running(self) -> bool:
-        """Whether the server's process still runs."""
+    @property
+    def log_path(self) -> Path:
+        """The file that the server logs into. Raises: ServerError when there is none: not started, or gone."""
+        if self._kept_log is not None:
+            return self._kept_log
+        if self._scratch is None:
+            raise ServerError("there is no log: the server does not run", fix="give log_path to keep one")
+        return self._scratch / "server.log"
 
-    @abstractmethod
-    def exit_code(self) -> int | None:
-        """How the server ended; None while it runs."""
-
-    @abstractmethod
     def log(self) -> str:
-        """All that the server has logged so far."""
+        """All that the server has logged; still there when it has stopped."""
+        if self._scratch is not None and self.log_path.is_file():
+            return self.log_path.read_text(encoding="utf-8", errors="replace")
+        return self._last_log
+
+    def is_running(self) -> bool:
+        """Whether the server's process runs."""
+        return self._process is not None and self._process.exit_code() is None
+
+    def exit_code(self) -> int | None:
+        """The server's exit code, 128 and the signal's number when it was killed; None while it runs.
+
+        Triton ends with 1 when its exit timeout was over before the last model had gone.
+        """
+        return None if self._process is None else self._process.exit_code()
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Block until the server ends; its exit code, or None when the time is over first."""
+        return None if self._process is None else self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it at once, requests in flight or not."""
+        if self._process is not None:
+            self._process.kill()
 
     @property
     def http_url(self) -> str:
@@ -118,7 +159,7 @@ class TritonServer(ABC):
         chosen = 0 in (self.asked.http_port, self.asked.grpc_port, self.asked.metrics_port)
         for attempts_left in (2, 1, 0):
             self.options = resolve(self.asked)
-            self._launch()
+            self._run()
             if self._wait_until_live():
                 return
             log = self.log()
@@ -129,6 +170,20 @@ class TritonServer(ABC):
                     fix="`conch doctor` checks this machine",
                 )
             self._end()
+
+    def _run(self) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="conch-server-"))
+        launch = self._prepare(self._scratch)
+        self._process = TetheredProcess(launch, log_path=self.log_path, scratch=self._scratch)
+
+    def _end(self) -> None:
+        """End it and leave nothing behind; also after a launch that failed half-way."""
+        if self._process is not None:
+            self._process.end()
+        if self._scratch is not None:
+            self._last_log = self.log()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
 
     def _wait_until_live(self) -> bool:
         """Wait until the server answers; False when it ended instead. Raises: ServerError after the timeout."""
@@ -180,7 +235,7 @@ class TritonServer(ABC):
         atexit.unregister(self.stop)
         self._end()
 
-    def __enter__(self) -> TritonServer:
+    def __enter__(self: Self) -> Self:
         self.start()
         return self
 

@@ -1,15 +1,22 @@
 """Run one command that cannot outlive the process that asked for it. A script of its own: it imports nothing of ours.
 
-    python -I -S tether.py PARENT_PID GRACE_S PID_FD SCRATCH SHM_PREFIX COMMAND...
+    python -I -S tether.py JSON
 
 PR_SET_PDEATHSIG alone would not do: it fires when the *thread* that forked ends, so a server started in a worker thread
 would die with that thread. This process stands between. It watches whether its parent process is still the one that it
 began with, and the command's own PDEATHSIG follows this process, which has one thread. So whichever of the two is
 killed, the command goes too.
 
-SIGTERM is passed on; after GRACE_S seconds, at a second SIGTERM or at a SIGQUIT, the command is killed with all that it
-started. The command's pid is written to PID_FD. In the end the shared memory under SHM_PREFIX is removed, and, when
-the parent is gone and nobody else will, the folder SCRATCH.
+The JSON object has:
+
+    parent      the pid of the process that asked
+    pid_fd      an open file descriptor that the command's pid is written to
+    grace_s     how long the command may take to end after a SIGTERM to this process, which is passed on; then, at a
+                second SIGTERM or at a SIGQUIT, it is killed with all that it started
+    command     what to run
+    cleanup     commands to run when it has ended, their output and failures ignored
+    shm_prefix  shared memory to remove in the end, by the beginning of its name; "" for none
+    scratch     a folder to remove when the parent is gone, since nobody else will
 """
 
 from __future__ import annotations
@@ -17,14 +24,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import glob
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 
 PR_SET_PDEATHSIG = 1
 CHECK_EVERY_S = 0.3
+CLEANUP_TIMEOUT_S = 60
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 
 
@@ -74,25 +84,35 @@ def kill_group(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
 
 
+def clean_up(commands: list[list[str]], shm_prefix: str) -> None:
+    """Remove what the command may have left."""
+    for command in commands:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command, timeout=CLEANUP_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL, capture_output=True
+            )
+    for path in glob.glob(f"/dev/shm/{glob.escape(shm_prefix)}*") if shm_prefix else []:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def main() -> int:
     """Run the command; returns its exit code, or 128 and the signal's number."""
-    parent, grace_s, pid_fd = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    scratch, shm_prefix, command = sys.argv[4], sys.argv[5], sys.argv[6:]
+    asked = json.loads(sys.argv[1])
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    if os.getppid() != parent:  # it died before we looked for the first time
-        shutil.rmtree(scratch, ignore_errors=True)
+    if os.getppid() != asked["parent"]:  # it died before we looked for the first time
+        shutil.rmtree(asked["scratch"], ignore_errors=True)
         return 1
-    os.set_inheritable(pid_fd, False)
-    child = start(command)
-    os.write(pid_fd, f"{child}\n".encode())
-    os.close(pid_fd)
-    orphaned = wait(child, parent, grace_s)
+    os.set_inheritable(asked["pid_fd"], False)
+    child = start(asked["command"])
+    os.write(asked["pid_fd"], f"{child}\n".encode())
+    os.close(asked["pid_fd"])
+    orphaned = wait(child, asked["parent"], asked["grace_s"])
     kill_group(child)  # before reaping: while the pid is ours, the group is
     _, status = os.waitpid(child, 0)
-    for path in glob.glob(f"/dev/shm/{glob.escape(shm_prefix)}*"):
-        os.unlink(path)
+    clean_up(asked["cleanup"], asked["shm_prefix"])
     if orphaned:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(asked["scratch"], ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

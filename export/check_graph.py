@@ -37,7 +37,7 @@ def check(path: Path, source: Source, target: Release) -> Checked:
         checked = check_onnx(path, source.signature, target)
     else:
         checked = Checked(run=open_file(path, source.signature))
-    for probe in probes(source):
+    for probe in probes(source.samples, source.signature):
         check_run(checked.run, probe, source.signature)
     return checked
 
@@ -173,16 +173,15 @@ def check_run(run: Reference, tensors: Tensors, signature: ModelSignature) -> di
     return outputs
 
 
-def probes(source: Source) -> list[dict[str, Array]]:
+def probes(samples: Sequence[Tensors], signature: ModelSignature) -> list[dict[str, Array]]:
     """Inputs made of the samples: batches of 1 and 3 and, where a dimension is variable, of a second length.
 
     Without a batch dimension: a sample, and one of another length.
     """
-    signature = source.signature
-    if not source.samples:
+    if not samples:
         raise ExportError("there are no samples to check the model with", fix="give some with --samples")
-    first = dict(source.samples[0])
-    other = next((dict(s) for s in source.samples if _lengths(s, signature) != _lengths(first, signature)), None)
+    first = dict(samples[0])
+    other = next((dict(s) for s in samples if _lengths(s, signature) != _lengths(first, signature)), None)
     if other is None and any(-1 in spec.dims for spec in signature.inputs):
         other = _shortened(first, signature)
     if not signature.batched:
@@ -219,7 +218,7 @@ def _shortened(sample: Tensors, signature: ModelSignature) -> dict[str, Array]:
 
 def _cpu_only(model: Any) -> bool:
     """Whether the graph uses operators that ONNX Runtime has for CPUs alone: ai.onnx.ml, and tensors of strings."""
-    if any(opset.domain == "ai.onnx.ml" for opset in model.opset_import):
+    if any(node.domain == "ai.onnx.ml" for node in model.graph.node):
         return True
     values = (*model.graph.input, *model.graph.output)
     return any(value.type.tensor_type.elem_type == 8 for value in values)

@@ -7,6 +7,7 @@ Nothing heavy is imported until a command runs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,7 +196,7 @@ def sample(name: str, repository: Path, trial: bool, as_json: bool) -> None:
     for each in names:
         module = samples.sample(each)
         options = dataclasses.replace(module.options(repository), trial=trial)
-        reports.append(_export(options, lambda module=module, options=options: module.source(options)))
+        reports.append(_export(options, functools.partial(module.source, options)))
         report.print_report(reports[-1])
     if as_json:
         from conch.terminal import print_json

@@ -73,6 +73,7 @@ class Source:
     ``tolerances`` are absolute, by precision, where this kind of model has others than `export.parity` gives.
     ``parameters`` are the served model's backend parameters beside those that the options decide. ``infer_arguments``
     follow `conch infer NAME` in the report, e.g. ``--text "good morning"``; ``notes`` are shown there too.
+    ``read_samples`` reads a user's data file (--calibration) as inputs of the model; None takes `export.read_samples`.
     """
 
     provenance: Mapping[str, Any]
@@ -85,3 +86,4 @@ class Source:
     parameters: Mapping[str, str] = field(default_factory=dict)
     infer_arguments: str = ""
     notes: tuple[str, ...] = ()
+    read_samples: Callable[[Path], Sequence[Tensors]] | None = None

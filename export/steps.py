@@ -40,19 +40,23 @@ def run(source: Source, options: ExportOptions) -> Report:
         file = work / FILE_NAMES[options.format]
         with steps.step("convert"):
             source.write(file, options)
-        if options.optimize:
+        # fp16 is made of the fused graph; int8 before it is fused, as the quantizer knows the plain operators alone.
+        if options.optimize and options.precision != "int8":
             with steps.step("optimize"):
                 optimize.optimize(file, source, options)
         if options.precision != "fp32":
             with steps.step(f"convert to {options.precision}"):
                 quantize.quantize(file, source, options)
+        if options.optimize and options.precision == "int8":
+            with steps.step("optimize"):
+                optimize.optimize(file, source, options)
         with steps.step("check the graph"):
             checked = check_graph.check(file, source, target)
         with steps.step("compare with the source"):
             rows = parity.compare(
                 checked.run,
                 source.reference,
-                [*source.samples, *check_graph.probes(source)],
+                [*source.samples, *check_graph.probes(source.samples, source.signature)],
                 source.signature,
                 precision=options.precision,
                 atol=options.atol if options.atol is not None else source.tolerances.get(options.precision),
@@ -61,7 +65,7 @@ def run(source: Source, options: ExportOptions) -> Report:
         with steps.step("write"):
             models = write_model.write(stage, source, options, file, checked)
         with steps.step("trial load"):
-            tried = trial.run(stage, source, options)
+            tried = trial.run(stage, models, source, options)
         with steps.step("commit"):
             model_name = next(model.name for model in models if model.role == "model")
             write_model.write_manifests(models, source, options, checked, rows, {model_name: answers, **tried.golden})

@@ -22,6 +22,9 @@ from export.source import Tensors
 # torch's own exporter writes opset 18 to 21 without converting; more brings nothing here that an older server loads.
 NEWEST_OPSET = 20
 
+# Protobuf takes no message of 2 GB or more; above this, weights lie in a file beside the graph.
+ONE_FILE_BYTES = 1_800_000_000
+
 
 def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: Path, options: ExportOptions) -> None:
     """Export a torch module, called with the signature's inputs by keyword, to an ONNX file.
@@ -35,6 +38,9 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
     tensors = tuple(torch.from_numpy(widen(example[spec.name], spec, signature)) for spec in signature.inputs)
     shapes = tuple(_dynamic_dims(spec, batched=signature.batched) for spec in signature.inputs)
     try:
+        if isinstance(module, torch.jit.ScriptModule):
+            _write_script(module, tensors, signature, path, options)
+            return
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 _wrapper(module, names, [spec.name for spec in signature.outputs]).eval(),
@@ -47,12 +53,35 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
                 verbose=False,
             )
             assert program is not None
-            # One file up to protobuf's limit of 2 GB, then weights beside it.
-            program.save(str(path), external_data=_weight_bytes(module) > 1_800_000_000)
+            program.model.ir_version = min(program.model.ir_version, release(options.target).max_ir_version)
+            program.save(str(path), external_data=_weight_bytes(module) > ONE_FILE_BYTES)
     except ExportError:
         raise
     except Exception as error:  # the exporter raises whatever the module's code raises
         raise _torch_error(error, names, signature) from error
+
+
+def _write_script(module: Any, tensors: Any, signature: ModelSignature, path: Path, options: ExportOptions) -> None:
+    """TorchScript, which only torch's older exporter takes (torch 2.13): inputs by position, outputs in order."""
+    import torch
+
+    tensor_axes = {
+        spec.name: {
+            axis: f"{spec.name}_{axis}" for axis, size in enumerate(spec.shape(batched=signature.batched)) if size == -1
+        }
+        for spec in (*signature.inputs, *signature.outputs)
+    }
+    with quiet(), torch.no_grad():
+        torch.onnx.export(
+            module,
+            tensors,
+            str(path),
+            dynamo=False,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            dynamic_axes=tensor_axes,
+            opset_version=options.opset or min(NEWEST_OPSET, release(options.target).max_opset),
+        )
 
 
 def widen(array: Any, spec: TensorSpec, signature: ModelSignature) -> Any:
@@ -74,7 +103,7 @@ def _wrapper(module: Any, inputs: list[str], outputs: list[str]) -> Any:
     """The module, taking its inputs in order and returning a tuple of just the signature's outputs."""
     import torch
 
-    class InOrder(torch.nn.Module):
+    class InOrder(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.module = module

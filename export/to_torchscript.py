@@ -49,7 +49,7 @@ def _wrapper(module: Any, inputs: list[str], outputs: list[str]) -> Any:
     """The module with a forward whose arguments have the inputs' names, returning a tuple."""
     import torch
 
-    class Named(torch.nn.Module):
+    class Named(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.module = module

@@ -15,7 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(stderr=True, highlight=False)
+# In a log or a pipe there is no width to fit: lines stay whole, and tables get room.
+console = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+if not console.is_terminal:
+    console.width = 160
 
 
 def print_json(document: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from conch_backend_config import BackendConfig, asks_for_gpu, check_numpy, find_model_file, read_config
+from conch_backend_config import LoadFailed, asks_for_gpu, check_numpy, find_model_file, read_config
 from conch_batching import Batcher, RequestFailed
 from conch_ort_session import available_providers, open_session, run_options, runner, signature_of
 from conch_ort_settings import choose_providers, ignored_parameters, session_settings
@@ -28,43 +28,20 @@ class TritonPythonModel:
     def auto_complete_config(auto_complete_model_config: Any) -> Any:
         """Fill in what the configuration leaves out, as the native backend does; nothing if it names both ends."""
         config = auto_complete_model_config.as_dict()
-        if config["input"] and config["output"]:
-            return auto_complete_model_config
-        check_numpy()
-        parsed = read_config(config)
-        path = find_model_file(Path(pb_utils.get_model_dir()), parsed, DEFAULT_FILE)
-        on_cpu = choose_providers(parsed, gpu=False, gpu_was_asked_for=False, device_id=0, available=[])
-        session = open_session(path, parsed.model_name, session_settings(parsed), on_cpu)
-        completion = complete(config, signature_of(session, parsed.model_name))
-        if completion.max_batch_size is not None:
-            auto_complete_model_config.set_max_batch_size(completion.max_batch_size)
-        if completion.dynamic_batching:
-            auto_complete_model_config.set_dynamic_batching()
-        # Not add_input: it knows nothing of `reshape`. The dict is the one that Triton reads back.
-        config["input"].extend(completion.inputs)
-        config["output"].extend(completion.outputs)
+        if not (config["input"] and config["output"]):
+            try:
+                _complete(auto_complete_model_config, config)
+            except LoadFailed as failure:
+                raise failure.with_traceback(None) from None
         return auto_complete_model_config
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the session. Raises: LoadFailed, which Triton shows as the reason why the model is not ready."""
-        check_numpy()
-        config = read_config(json.loads(args["model_config"]))
-        settings = session_settings(config)
-        path = find_model_file(_version_folder(args), config, DEFAULT_FILE)
-        gpu = args["model_instance_kind"] == "GPU"
-        choice = choose_providers(
-            config,
-            gpu=gpu,
-            gpu_was_asked_for=gpu and asks_for_gpu(Path(args["model_repository"]) / "config.pbtxt"),
-            device_id=int(args["model_instance_device_id"]),
-            available=available_providers(),
-        )
-        for note in choice.warnings:
-            pb_utils.Logger.log_warn(f"{config.model_name}: {note}")
-        for note in ignored_parameters(config):
-            pb_utils.Logger.log_info(f"{config.model_name}: {note}")
-        self._session = open_session(path, config.model_name, settings, choice)
-        self._batcher = _batcher(self._session, config, run_options(settings))
+        try:
+            self._batcher = _load(args)
+        except LoadFailed as failure:
+            # Triton appends the traceback to what it shows; the message says all, so keep that short.
+            raise failure.with_traceback(None) from None
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a list of requests, which the dynamic batcher may have gathered; one response each, in order."""
@@ -72,14 +49,44 @@ class TritonPythonModel:
         return [_respond(wanted, answer) for (_, wanted), answer in zip(asks, self._batcher.answer(asks), strict=True)]
 
 
-def _version_folder(args: dict[str, str]) -> Path:
-    return Path(args["model_repository"]) / args["model_version"]
+def _complete(model_config: Any, config: dict[str, Any]) -> None:
+    check_numpy()
+    parsed = read_config(config)
+    path = find_model_file(Path(pb_utils.get_model_dir()), parsed, DEFAULT_FILE)
+    on_cpu = choose_providers(parsed, gpu=False, gpu_was_asked_for=False, device_id=0, available=[])
+    session = open_session(path, parsed.model_name, session_settings(parsed), on_cpu)
+    completion = complete(config, signature_of(session, parsed.model_name))
+    if completion.max_batch_size is not None:
+        model_config.set_max_batch_size(completion.max_batch_size)
+    if completion.dynamic_batching:
+        model_config.set_dynamic_batching()
+    # Not add_input and add_output: they know nothing of `reshape`. The dict is the one that Triton reads back.
+    config["input"].extend(completion.inputs)
+    config["output"].extend(completion.outputs)
 
 
-def _batcher(session: Any, config: BackendConfig, options: Any) -> Batcher:
+def _load(args: dict[str, str]) -> Batcher:
+    check_numpy()
+    config = read_config(json.loads(args["model_config"]))
+    settings = session_settings(config)
+    folder = Path(args["model_repository"])
+    path = find_model_file(folder / args["model_version"], config, DEFAULT_FILE)
+    gpu = args["model_instance_kind"] == "GPU"
+    choice = choose_providers(
+        config,
+        gpu=gpu,
+        gpu_was_asked_for=gpu and asks_for_gpu(folder / "config.pbtxt"),
+        device_id=int(args["model_instance_device_id"]),
+        available=available_providers(),
+    )
+    session = open_session(path, config.model_name, settings, choice)
     signature = signature_of(session, config.model_name)
     inputs = match(config, signature)
-    run = runner(session, config, signature, options)
+    for note in choice.warnings:
+        pb_utils.Logger.log_warn(f"{config.model_name}: {note}")
+    for note in ignored_parameters(config):
+        pb_utils.Logger.log_info(f"{config.model_name}: {note}")
+    run = runner(session, config, signature, run_options(settings))
     return Batcher(inputs, [t.name for t in config.outputs], run, batched=config.batched)
 
 
@@ -87,6 +94,5 @@ def _respond(wanted: list[str], answer: Any) -> Any:
     if isinstance(answer, RequestFailed):
         code = pb_utils.TritonError.INVALID_ARG if answer.invalid else pb_utils.TritonError.INTERNAL
         return pb_utils.InferenceResponse([], pb_utils.TritonError(answer.message, code))
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, array) for name, array in zip(wanted, answer, strict=True)]
-    )
+    tensors = [pb_utils.Tensor(name, array) for name, array in zip(wanted, answer, strict=True)]
+    return pb_utils.InferenceResponse(tensors)

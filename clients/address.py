@@ -122,10 +122,11 @@ class Balancer:
         self._next = 0
         self._lock = threading.Lock()
 
-    def choose(self) -> Address:
-        """The address to ask next."""
+    def choose(self, among: Sequence[Address] = ()) -> Address:
+        """The address to ask next; ``among`` empty stands for all."""
         with self._lock:
-            turn = self._addresses[self._next :] + self._addresses[: self._next]
+            turn = [*self._addresses[self._next :], *self._addresses[: self._next]]
+            turn = [a for a in turn if not among or a in among]
             rested = [a for a in turn if self._clock() - self._failed_at[a] >= self._rest_s]
             chosen = rested[0] if rested else min(turn, key=self._failed_at.__getitem__)
             self._next = (self._addresses.index(chosen) + 1) % len(self._addresses)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address
 from clients.attempts import RetryPolicy
-from clients.exchange import Exchange, Sleep, Steps
+from clients.exchange import Sleep, Steps
+from clients.in_order import in_order_async
+from clients.inference import Inference
 from clients.over_grpc import AsyncGrpcTransport
 from clients.over_http import AsyncHttpTransport
 from clients.replies import ModelMetadata, ModelState, ModelStatistics, ServerMetadata
+from clients.request import Question
+from conch.errors import ClientError
 from conch.tensor_spec import Array
 
 T = TypeVar("T")
@@ -28,7 +33,8 @@ class AsyncClient:
     ``url`` is ``http://``, ``https://``, ``grpc://`` or ``grpcs://``, or a list of such, which are asked in turn.
     ``api_key`` is sent as ``Authorization: Bearer ...``, ``headers`` as they are. ``timeout_s`` is the deadline of each
     call, retries included; each call may set its own. ``retries`` is the number of tries after the first, for what is
-    safe to try again (see `clients.attempts`).
+    safe to try again (see `clients.attempts`). ``shared_memory`` hands large tensors to a server on this machine
+    through /dev/shm: True for those of 64 KiB and more, or a number of bytes.
     """
 
     def __init__(
@@ -40,15 +46,17 @@ class AsyncClient:
         timeout_s: float = 60.0,
         retries: RetryPolicy | int = 5,
         tls: TLS | None = None,
+        shared_memory: bool | int = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        self._exchange = Exchange(
+        self._exchange = Inference(
             url,
             api_key=api_key,
             headers=headers,
             timeout_s=timeout_s,
             retries=retries,
             tls=tls,
+            shared_memory=shared_memory,
             max_message_bytes=max_message_bytes,
         )
         self._transports = {a: self._transport(a) for a in self._exchange.addresses}
@@ -75,7 +83,70 @@ class AsyncClient:
         against the model before they are sent. ``outputs`` asks for just these; ``version`` for one version.
         Raises: ClientError, InvalidInput among them.
         """
-        return await self._run(self._exchange.infer(model, inputs, tensors, version, outputs, timeout_s))
+        question = Question.of(model, inputs, tensors, version, outputs)
+        return await self._run(self._exchange.infer(question, timeout_s))
+
+    async def stream(
+        self,
+        model: str,
+        inputs: Any = None,
+        /,
+        *,
+        version: int | str | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        **tensors: Any,
+    ) -> AsyncIterator[dict[str, Array]]:
+        """Ask a decoupled model, and yield each response as it comes. Only over gRPC.
+
+        Arguments are those of `infer`; ``timeout_s`` is the deadline of the whole stream. Leaving the loop cancels the
+        request. A stream that has begun is never tried again. Any number of streams may run at a time.
+        Raises: ClientError, at the first response or later.
+        """
+        question = Question.of(model, inputs, tensors, version, outputs)
+        send = await self._run(self._exchange.stream_request(question, timeout_s))
+        transport = self._transports[send.address]
+        assert isinstance(transport, AsyncGrpcTransport)
+        responses = transport.stream(send.operation, send.timeout_s)
+        try:
+            async for response in responses:
+                yield response
+        except Exception as error:
+            raise self._exchange.stream_failure(error, send) from error
+        finally:
+            await responses.aclose()
+
+    async def infer_many(
+        self,
+        model: str,
+        requests: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 8,
+        version: int | str | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> AsyncIterator[dict[str, Array] | ClientError]:
+        """Ask a model many times, ``concurrency`` requests at once; yield the answers in the order of the requests.
+
+        Each of ``requests`` is what `infer` takes as its inputs; they are read as they are needed. ``timeout_s`` is the
+        deadline of each. ``on_error="return"`` yields a request's ClientError in its place, and goes on.
+        Raises: ClientError.
+        """
+
+        async def ask(inputs: Any) -> dict[str, Array] | ClientError:
+            try:
+                return await self.infer(model, inputs, version=version, outputs=outputs, timeout_s=timeout_s)
+            except ClientError as error:
+                if on_error == "raise":
+                    raise
+                return error
+
+        answers = in_order_async(ask, requests, concurrency)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def ready(
         self, model: str | None = None, version: int | str | None = None, *, timeout_s: float | None = None
@@ -104,7 +175,8 @@ class AsyncClient:
         return await self._run(self._exchange.statistics(model, version, timeout_s))
 
     async def close(self) -> None:
-        """Close every connection. The client is not to be used afterwards."""
+        """Close every connection, and give shared memory back. The client is not to be used afterwards."""
+        await self._run(self._exchange.close())
         for transport in self._transports.values():
             await transport.close()
 

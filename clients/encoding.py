@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from clients.request import Operation, Tensor
-from conch.tensor_spec import Array
+from clients.request import InferRequest, Operation, Tensor
+from conch.tensor_spec import Array, data_type
 
 
 def call_arguments(operation: Operation, library: Any) -> dict[str, Any]:
@@ -21,16 +21,43 @@ def call_arguments(operation: Operation, library: Any) -> dict[str, Any]:
     return {
         "model_name": request.model,
         "model_version": request.version,
-        "inputs": [_encode(tensor, library) for tensor in request.inputs],
-        "outputs": [library.InferRequestedOutput(name) for name in request.outputs] or None,
+        "inputs": [_encode(tensor, request, library) for tensor in request.inputs],
+        "outputs": [_requested(name, request, library) for name in request.outputs] or None,
         **operation.arguments,
     }
 
 
-def _encode(tensor: Tensor, library: Any) -> Any:
+def _encode(tensor: Tensor, request: InferRequest, library: Any) -> Any:
     encoded = library.InferInput(tensor.name, list(tensor.array.shape), tensor.datatype)
-    encoded.set_data_from_numpy(_wire_array(tensor))
+    place = request.input_places.get(tensor.name)
+    if place is None:
+        encoded.set_data_from_numpy(_wire_array(tensor))
+    else:
+        encoded.set_shared_memory(place.region.name, place.size, place.offset)
     return encoded
+
+
+def _requested(name: str, request: InferRequest, library: Any) -> Any:
+    output = library.InferRequestedOutput(name)
+    place = request.output_places.get(name)
+    if place is not None:
+        output.set_shared_memory(place.region.name, place.size, place.offset)
+    return output
+
+
+def wire_bytes(tensor: Tensor) -> bytes | memoryview:
+    """The bytes of a tensor as they lie in shared memory, and in a message."""
+    if tensor.datatype == "BYTES":
+        from tritonclient.utils import serialize_byte_tensor
+
+        packed = serialize_byte_tensor(tensor.array)
+        return bytes(packed.item()) if packed.size else b""
+    if tensor.datatype == "BF16":
+        # The upper half of a float32, rounded to nearest even as ml_dtypes does.
+        bits = tensor.array.view(np.uint32).astype(np.uint64)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return rounded.astype("<u2").tobytes()
+    return tensor.array.tobytes()
 
 
 def _wire_array(tensor: Tensor) -> Array:
@@ -53,13 +80,17 @@ def _wants_ml_dtypes() -> bool:
     return np.dtype(triton_to_np_dtype("BF16")).name == "bfloat16"
 
 
-def decode_result(result: Any) -> dict[str, Array]:
+def decode_result(result: Any, request: InferRequest) -> dict[str, Array]:
     """The outputs by name: BYTES as object arrays of ``bytes``, BF16 as float32."""
     response = result.get_response()
     outputs = response.get("outputs", ()) if isinstance(response, dict) else response.outputs
-    names = [o["name"] if isinstance(o, dict) else o.name for o in outputs]
-    return {name: _plain(result.as_numpy(name)) for name in names}
-
-
-def _plain(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    decoded = {}
+    for output in outputs:
+        fields = output if isinstance(output, dict) else {n: getattr(output, n) for n in ("name", "datatype", "shape")}
+        name, place = fields["name"], request.output_places.get(fields["name"])
+        if place is None:
+            array = result.as_numpy(name)
+            decoded[name] = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+        else:
+            decoded[name] = place.region.read(place.offset, data_type(fields["datatype"]).numpy, fields["shape"])
+    return decoded

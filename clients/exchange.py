@@ -7,6 +7,7 @@ driven in a test with no server and no clock.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from clients import failures, replies
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address, Balancer, ConnectionOptions, parse_addresses
 from clients.attempts import Deadline, RetryPolicy
 from clients.replies import ModelInterface, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
-from clients.request import InferRequest, Operation, build_request
+from clients.request import Operation, version_name
+from clients.shared_memory import DEFAULT_MIN_BYTES, RegionPool
 from conch.errors import ClientError, DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, ServerUnavailable
-from conch.tensor_spec import Array
 
 T = TypeVar("T")
 
@@ -40,6 +41,9 @@ class Sleep:
 
 
 Step = Send | Sleep
+
+# Closing waits no longer than this for a server that does not answer.
+_UNREGISTER_S = 2.0
 Steps = Generator[Step, Any, T]
 
 
@@ -55,6 +59,7 @@ class Exchange:
         timeout_s: float = 60.0,
         retries: RetryPolicy | int = 5,
         tls: TLS | None = None,
+        shared_memory: bool | int = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,6 +71,8 @@ class Exchange:
         self._clock = clock
         self._balancer = Balancer(self.addresses, clock)
         self._interfaces: dict[tuple[str, str], ModelInterface] = {}
+        self._regions = RegionPool()
+        self.shared_memory_min_bytes = _min_bytes(shared_memory)
         Deadline.after(timeout_s, clock)
 
     def deadline(self, timeout_s: float | None) -> Deadline:
@@ -84,11 +91,16 @@ class Exchange:
             if left_s <= 0:
                 raise failures.deadline_exceeded(failures.place(operation, address), deadline.timeout_s, last)
             try:
+                yield from self._register(operation, address, left_s)
                 reply = yield Send(address, operation, left_s)
             except Exception as error:
                 failure = failures.explain(error, address, operation, deadline.timeout_s)
                 if isinstance(failure.error, ServerUnavailable):
                     self._balancer.failed(address)
+                if failures.is_lost_region(error) and self._knows(address, operation):
+                    # A server that was started again: it answers, and knows none of our regions.
+                    self._regions.forget_server(address)
+                    continue
                 if not (failure.transient and retry and operation.retry):
                     raise failure.error from error
                 tries += 1
@@ -107,110 +119,47 @@ class Exchange:
                 self._balancer.answered(address)
                 return reply
 
-    def infer(
-        self,
-        model: str,
-        inputs: Any,
-        tensors: Mapping[str, Any],
-        version: int | str | None,
-        outputs: Sequence[str] | None,
-        timeout_s: float | None,
-    ) -> Steps[dict[str, Array]]:
-        """Check the values against the model, send them, return its outputs. Raises: ClientError."""
-        deadline = self.deadline(timeout_s)
-        request = yield from self._checked(model, inputs, tensors, version, outputs, deadline, decoupled=False)
+    def _register(self, operation: Operation, address: Address, timeout_s: float) -> Steps[None]:
+        """Make the region that a request uses known to the server that is asked."""
+        region = operation.inference.region if operation.inference else None
+        if region is None or address in region.registered:
+            return
+        arguments = {"name": region.name, "key": region.key, "byte_size": region.size}
         try:
-            return (yield from self._send(request, deadline))
-        except (InvalidInput, ModelNotFound) as error:
-            # The model may have been replaced since its signature was read: look again, and send once more if so.
-            before = self._interfaces.pop((model, request.version), None)
-            interface = yield from self._interface(model, request.version, deadline)
-            if interface == before:
-                raise error
-        request = yield from self._checked(model, inputs, tensors, version, outputs, deadline, decoupled=False)
-        return (yield from self._send(request, deadline))
-
-    def _send(self, request: InferRequest, deadline: Deadline) -> Steps[dict[str, Array]]:
-        operation = Operation("infer", inference=request, model=request.model)
-        outputs: dict[str, Array] = yield from self._of_model(operation, request.version, deadline)
-        return outputs
-
-    def stream_request(
-        self,
-        model: str,
-        inputs: Any,
-        tensors: Mapping[str, Any],
-        version: int | str | None,
-        outputs: Sequence[str] | None,
-        timeout_s: float | None,
-    ) -> Steps[Send]:
-        """Where to send a stream's one request: checked, never tried again once it is sent. Raises: ClientError."""
-        deadline = self.deadline(timeout_s)
-        if not any(address.is_grpc for address in self.addresses):
-            raise InvalidInput(
-                "a stream needs gRPC",
-                where=", ".join(map(str, self.addresses)),
-                fix="connect to Triton's gRPC port: Client('grpc://HOST:8001')",
-            )
-        request = yield from self._checked(model, inputs, tensors, version, outputs, deadline, decoupled=True)
-        address = self._balancer.choose()
-        while not address.is_grpc:
-            address = self._balancer.choose()
-        operation = Operation("async_stream_infer", inference=request, model=model, retry=False)
-        return Send(address, operation, deadline.left_s)
-
-    def _checked(
-        self,
-        model: str,
-        inputs: Any,
-        tensors: Mapping[str, Any],
-        version: int | str | None,
-        outputs: Sequence[str] | None,
-        deadline: Deadline,
-        *,
-        decoupled: bool,
-    ) -> Steps[InferRequest]:
-        """The request, checked against the signature as it was read last, or against a fresh one when it fits not."""
-        key = (model, "" if version is None else str(version))
-        known = key in self._interfaces
-        interface = yield from self._interface(*key, deadline)
-        where = str(self.addresses[0])
-        try:
-            self._check_kind(interface, model, where, decoupled=decoupled)
-            return build_request(
-                model, interface.signature, inputs, tensors, version=version, outputs=outputs, where=where
-            )
-        except InvalidInput as error:
-            if not known:
+            yield Send(address, Operation("register_system_shared_memory", arguments), timeout_s)
+        except Exception as error:
+            failure = failures.explain(error, address, operation, timeout_s)
+            if not isinstance(failure.error, InvalidInput):
                 raise
-            del error
-        self._interfaces.pop(key, None)
-        interface = yield from self._interface(*key, deadline)
-        self._check_kind(interface, model, where, decoupled=decoupled)
-        return build_request(model, interface.signature, inputs, tensors, version=version, outputs=outputs, where=where)
+            raise failures.no_shared_memory(failure.error) from error
+        region.registered.add(address)
 
-    def _check_kind(self, interface: ModelInterface, model: str, where: str, *, decoupled: bool) -> None:
-        if interface.decoupled and not decoupled:
-            raise InvalidInput(
-                f"model {model} answers in a stream",
-                where=f"model {model} at {where}",
-                got="infer",
-                expected="stream: the model is decoupled, it sends any number of responses",
-                fix=f"for part in client.stream({model!r}, ...) over grpc://",
-            )
+    def _knows(self, address: Address, operation: Operation) -> bool:
+        region = operation.inference.region if operation.inference else None
+        return region is not None and address in region.registered
 
-    def _interface(self, model: str, version: str, deadline: Deadline) -> Steps[ModelInterface]:
+    def close(self) -> Steps[None]:
+        """Take the shared memory back: from the servers, as far as they answer, and from the system."""
+        for region in self._regions.drain():
+            for address in sorted(region.registered, key=str):
+                with contextlib.suppress(Exception):
+                    operation = Operation("unregister_system_shared_memory", {"name": region.name})
+                    yield Send(address, operation, _UNREGISTER_S)
+            region.unlink()
+
+    def interface(self, model: str, version: str, deadline: Deadline) -> Steps[ModelInterface]:
+        """What a request must know of a model: as it was read last, or read now. Raises: ClientError."""
         found = self._interfaces.get((model, version))
         if found is not None:
             return found
         arguments = {"model_name": model, "model_version": version}
         operation = Operation("get_model_config", arguments, model=model)
-        document = yield from self._of_model(operation, version, deadline)
+        document = yield from self.of_model(operation, version, deadline)
         interface = replies.model_interface(document)
         self._interfaces[model, version] = interface
         return interface
 
-    def _of_model(self, operation: Operation, version: str, deadline: Deadline) -> Steps[Any]:
+    def of_model(self, operation: Operation, version: str, deadline: Deadline) -> Steps[Any]:
         """Perform an operation on one model; where the server does not know it, say which it may be, or why."""
         try:
             return (yield from self.perform(operation, deadline))
@@ -230,7 +179,7 @@ class Exchange:
         """Whether the server, or a model, answers now; a server that nobody reaches is not ready."""
         operation = Operation("is_server_ready")
         if model is not None:
-            arguments = {"model_name": model, "model_version": "" if version is None else str(version)}
+            arguments = {"model_name": model, "model_version": version_name(version)}
             operation = Operation("is_model_ready", arguments, model=model)
         try:
             return bool((yield from self.perform(operation, self.deadline(timeout_s), retry=False)))
@@ -245,19 +194,30 @@ class Exchange:
     def metadata(self, model: str, version: int | str | None, timeout_s: float | None) -> Steps[ModelMetadata]:
         """A model's metadata and signature, read anew. Raises: ClientError."""
         deadline = self.deadline(timeout_s)
-        named = "" if version is None else str(version)
+        named = version_name(version)
         self._interfaces.pop((model, named), None)
-        interface = yield from self._interface(model, named, deadline)
+        interface = yield from self.interface(model, named, deadline)
         arguments = {"model_name": model, "model_version": named}
         operation = Operation("get_model_metadata", arguments, model=model)
-        return replies.model_metadata((yield from self._of_model(operation, named, deadline)), interface)
+        return replies.model_metadata((yield from self.of_model(operation, named, deadline)), interface)
 
     def statistics(
         self, model: str | None, version: int | str | None, timeout_s: float | None
     ) -> Steps[tuple[ModelStatistics, ...]]:
         """What one model or all have done since they were loaded. Raises: ClientError."""
-        named = "" if version is None else str(version)
+        named = version_name(version)
         arguments = {"model_name": model or "", "model_version": named}
         operation = Operation("get_inference_statistics", arguments, model=model or "")
-        document = yield from self._of_model(operation, named, self.deadline(timeout_s))
+        document = yield from self.of_model(operation, named, self.deadline(timeout_s))
         return replies.model_statistics(document)
+
+
+def _min_bytes(shared_memory: bool | int) -> int | None:
+    """From how many bytes on a tensor goes through shared memory; None for never. Raises: InvalidInput."""
+    if shared_memory is False:
+        return None
+    if shared_memory is True:
+        return DEFAULT_MIN_BYTES
+    if not isinstance(shared_memory, int) or shared_memory < 0:
+        raise InvalidInput("shared_memory is out of range", got=shared_memory, expected="True, False, or bytes from 0")
+    return shared_memory

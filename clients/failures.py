@@ -212,6 +212,22 @@ def _not_ready_fix(state: ModelState) -> str:
     return "load it: `conch serve` serves every model of the repository, `--control explicit` only those asked for"
 
 
+def is_lost_region(exception: BaseException) -> bool:
+    """Whether the server says that it does not know a shared memory region."""
+    return "Unable to find" in str(exception) and "shared memory region" in str(exception)
+
+
+def no_shared_memory(error: ClientError) -> ClientError:
+    """The server cannot open our region."""
+    return InvalidInput(
+        "the server cannot reach this machine's shared memory",
+        where=error.where,
+        got=error.got,
+        expected="a server on this machine that sees the same /dev/shm",
+        fix="leave shared_memory off; for a server in a container, start it with --ipc=host",
+    )
+
+
 def _too_large(operation: Operation, where: str, got: str) -> RequestTooLarge:
     request = operation.inference
     size = f"{request.payload_bytes / 2**20:.1f} MiB of tensors; {got}" if request else got

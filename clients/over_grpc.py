@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
 from clients.address import Address, ConnectionOptions
@@ -93,9 +93,9 @@ class GrpcTransport:
             self._client = _connect(grpc, self._address, self._options)
         arguments = _arguments(operation, self._options, timeout_s)
         reply = getattr(self._client, operation.method)(**arguments)
-        return decode_result(reply) if operation.inference is not None else reply
+        return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
-    def stream(self, operation: Operation, timeout_s: float) -> Iterator[Any]:
+    def stream(self, operation: Operation, timeout_s: float) -> Generator[Any, None, None]:
         """Send one request, and yield each result until the final one; closing the iterator cancels the request."""
         import queue
 
@@ -115,7 +115,7 @@ class GrpcTransport:
                 result, error = arrived.get()
                 if error is not None:
                     raise error
-                outputs, final = _stream_reply(result)
+                outputs, final = _stream_reply(result, operation)
                 if outputs:
                     yield outputs
                 if final:
@@ -154,9 +154,9 @@ class AsyncGrpcTransport:
         """Send and wait. Raises: whatever the library does; `clients.failures` explains it."""
         arguments = _arguments(operation, self._options, timeout_s)
         reply = await getattr(self._connected(), operation.method)(**arguments)
-        return decode_result(reply) if operation.inference is not None else reply
+        return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
-    async def stream(self, operation: Operation, timeout_s: float) -> AsyncIterator[Any]:
+    async def stream(self, operation: Operation, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Send one request, and yield each result until the final one; closing the iterator cancels the request."""
         from tritonclient import grpc
 
@@ -171,7 +171,7 @@ class AsyncGrpcTransport:
             async for result, error in replies:
                 if error is not None:
                     raise error
-                outputs, final = _stream_reply(result)
+                outputs, final = _stream_reply(result, operation)
                 if outputs:
                     yield outputs
                 if final:
@@ -186,7 +186,8 @@ class AsyncGrpcTransport:
             await client.close()
 
 
-def _stream_reply(result: Any) -> tuple[dict[str, Any], bool]:
+def _stream_reply(result: Any, operation: Operation) -> tuple[dict[str, Any], bool]:
     """The outputs of one response of a stream (none in an empty last one), and whether it is the last."""
     final = result.get_response().parameters.get("triton_final_response")
-    return decode_result(result), bool(final and final.bool_param)
+    assert operation.inference is not None
+    return decode_result(result, operation.inference), bool(final and final.bool_param)

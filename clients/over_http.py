@@ -39,7 +39,7 @@ class HttpTransport:
             if type(error).__name__ != "InferenceServerException":
                 self.release()  # its connection may hold half an answer
             raise
-        return decode_result(reply) if operation.inference is not None else reply
+        return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
     def _connect(self) -> Any:
         from tritonclient import http
@@ -95,7 +95,7 @@ class AsyncHttpTransport:
         arguments = call_arguments(operation, http)
         call = getattr(self._client, operation.method)(headers=self._headers, **arguments)
         reply = await asyncio.wait_for(call, timeout_s)
-        return decode_result(reply) if operation.inference is not None else reply
+        return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
     def _ssl_context(self) -> Any:
         import ssl

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clients.convert import to_array
+from clients.shared_memory import Place, Region
 from conch.errors import InvalidInput, SignatureError
 from conch.tensor_spec import Array, ModelSignature, describe_tensors
 
@@ -26,17 +27,28 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A checked inference request. ``outputs`` empty asks for all; ``version`` empty for the latest."""
+    """A checked inference request. ``outputs`` empty asks for all; ``version`` empty for the latest.
+
+    ``input_places`` and ``output_places`` are the tensors that go through shared memory, all in one region.
+    """
 
     model: str
     version: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] = ()
+    input_places: Mapping[str, Place] = field(default_factory=dict)
+    output_places: Mapping[str, Place] = field(default_factory=dict)
+
+    @property
+    def region(self) -> Region | None:
+        """The shared memory that the request uses."""
+        places = [*self.input_places.values(), *self.output_places.values()]
+        return places[0].region if places else None
 
     @property
     def payload_bytes(self) -> int:
         """The size of the tensors on the wire: strings carry a length of 4 bytes each."""
-        return sum(tensor_bytes(t.array) for t in self.inputs)
+        return sum(tensor_bytes(t) for t in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -53,37 +65,60 @@ class Operation:
     retry: bool = True
 
 
-def tensor_bytes(array: Array) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
     """How many bytes a tensor takes on the wire, and in shared memory."""
-    if array.dtype == object:
-        return sum(4 + len(item) for item in array.ravel())
-    return array.nbytes
+    if tensor.datatype == "BYTES":
+        return sum(4 + len(item) for item in tensor.array.ravel())
+    return tensor.array.size * 2 if tensor.datatype == "BF16" else tensor.array.nbytes
 
 
-def build_request(
-    model: str,
-    signature: ModelSignature,
-    inputs: Any,
-    tensors: Mapping[str, Any],
-    *,
-    version: int | str | None = None,
-    outputs: Sequence[str] | None = None,
-    where: str = "",
-) -> InferRequest:
+@dataclass(frozen=True)
+class Question:
+    """What a user asks of a model, not yet checked. ``inputs`` and ``tensors`` are as `name_inputs` takes them."""
+
+    model: str
+    inputs: Any = None
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    outputs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        inputs: Any,
+        tensors: Mapping[str, Any],
+        version: int | str | None,
+        outputs: Sequence[str] | None,
+    ) -> Question:
+        """The question in a client method's arguments."""
+        listed = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+        return cls(model, inputs, tensors, version_name(version), listed)
+
+
+def version_name(version: int | str | None) -> str:
+    """A version as Triton takes it; empty for the latest. Raises: InvalidInput unless it is a number above 0."""
+    text = "" if version is None else str(version)
+    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise InvalidInput("that is no model version", got=version, expected="a whole number above 0, or None")
+    return text
+
+
+def build_request(question: Question, signature: ModelSignature, *, where: str = "") -> InferRequest:
     """The request that a user's values make. Raises: InvalidInput, with what came and what the model takes."""
     try:
-        named = name_inputs(signature, inputs, tensors)
+        named = name_inputs(signature, question.inputs, question.tensors)
         arrays = {n: to_array(signature.input(n), v, batched=signature.batched) for n, v in named.items()}
         _check_batch(signature, arrays)
         signature.check_inputs(arrays)
-        for output in outputs or ():
+        for output in question.outputs:
             signature.output(output)
     except (SignatureError, InvalidInput) as error:
-        place = f"model {model} at {where}" if where else f"model {model}"
+        place = where or f"model {question.model}"
         fix = error.fix
         raise InvalidInput(error.what, where=place, got=error.got, expected=error.expected, fix=fix) from error
     checked = tuple(Tensor(s.name, s.datatype, arrays[s.name]) for s in signature.inputs if s.name in arrays)
-    return InferRequest(model, "" if version is None else str(version), checked, tuple(outputs or ()))
+    return InferRequest(question.model, question.version, checked, question.outputs)
 
 
 def name_inputs(signature: ModelSignature, inputs: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -252,6 +252,13 @@ class ModelConfig:
         self._model_config[kind].append(dict(tensor))
 
 
+def strings(*values: str | bytes) -> Array:
+    """A STRING tensor [n, 1], as requests hold it."""
+    array = np.empty((len(values), 1), dtype=np.object_)
+    array[:, 0] = values
+    return array
+
+
 def model_config(
     *,
     inputs: Mapping[str, tuple[str, Sequence[int]]],

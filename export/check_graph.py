@@ -1,8 +1,8 @@
 """Is the written file one that the target's Triton will load and batch? Loaded and run, not only read.
 
-Export tools report success for files that no runtime loads, and for graphs in which a number from the example became a
-constant. So: versions against the target release, names and shapes against the signature, then runs with batch 1 and 3 and,
-where a dimension is variable, two lengths.
+Export tools report success for files that no runtime loads, and for graphs in which a number from the example became
+a constant. So: versions against the target release, names and shapes against the signature, then runs with batch 1 and
+3 and, where a dimension is variable, two lengths.
 """
 
 from __future__ import annotations

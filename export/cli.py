@@ -106,8 +106,8 @@ def export() -> None:
 def torch(model: str, dynamic: tuple[str, ...], outputs: tuple[str, ...], trust: bool, **shared: Any) -> None:
     """Export a PyTorch module.
 
-    FACTORY takes nothing and returns the module and its example inputs by name, batched; the names are those of forward's
-    arguments. FILE.pt is TorchScript, or a pickled module (--trust), with its inputs in --samples FILE.npz.
+    FACTORY takes nothing and returns the module and its example inputs by name, batched; the names are those of
+    forward's arguments. FILE.pt is TorchScript, or a pickled module (--trust), with its inputs in --samples FILE.npz.
 
     \b
     Examples:
@@ -115,9 +115,9 @@ def torch(model: str, dynamic: tuple[str, ...], outputs: tuple[str, ...], trust:
       conch export torch scripted.pt --samples inputs.npz
     """
     with _command(shared, _stem(model.split(":")[0])) as (options, finish):
-        from export import from_torch
+        from export import from_torch, from_torch_target
 
-        if not shared["format_"] and from_torch.is_torchscript(model):
+        if not shared["format_"] and from_torch_target.is_torchscript(model):
             options = dataclasses.replace(options, format="torchscript")
         finish(options, lambda: from_torch.load(model, options, dynamic=dynamic, outputs=outputs, trust=trust))
 

@@ -25,7 +25,7 @@ LENGTHS = (4, 7)
 
 
 def load(path: Path, options: ExportOptions) -> Source:
-    """A Source from FILE.onnx. Raises: ExportError when it is none, too new for the target, or has no batch dimension."""
+    """A Source from FILE.onnx. Raises: ExportError when it is none, or too new for the target."""
     if options.format != "onnx":
         raise ExportError(
             "an ONNX file is exported as ONNX", got=f"--format {options.format}", fix="leave --format out"

@@ -4,15 +4,16 @@ Each output of floating numbers is held to the limits of its precision, over all
 
 fp32   largest difference 1e-4. The two frameworks add the same numbers in another order; a few hundred additions of
        numbers near 1 differ by some 1e-5 at the most.
-fp16   largest difference 2e-2, cosine 0.999. Half precision keeps 11 bits, 5e-4 of a number's size; a dozen layers add up.
+fp16   largest difference 2e-2, cosine 0.999. Half precision keeps 11 bits, 5e-4 of a number's size, and a dozen layers
+       add up.
 int8   cosine 0.95, largest difference a quarter of the largest reference value, and, where the largest entry is the
        answer (class scores), the same answer in 90 % of the samples. 8 bits keep directions and ranks, not digits:
        measured on all-MiniLM-L6-v2, the lowest cosine is 0.984 and the mean 0.993; a model broken by outliers in its
        weights falls far below.
 
-Differences are relative to the size of what is compared: the absolute tolerance is the limit times the largest reference
-value where that is above 1 (int8: whatever it is). ``--atol`` and a source's own tolerances are absolute, and replace it.
-Labels, integers and strings must be equal; with int8 one entry in ten may differ.
+Differences are relative to the size of what is compared: the absolute tolerance is the limit times the largest
+reference value where that is above 1 (int8: whatever it is). ``--atol`` and a source's own tolerances are absolute, and
+replace it. Labels, integers and strings must be equal; with int8 one entry in ten may differ.
 """
 
 from __future__ import annotations

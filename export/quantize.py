@@ -1,8 +1,8 @@
 """Lower the precision of an ONNX file: fp16, or int8 with scales found while serving or beforehand.
 
-int8 keeps weights in 8 bits with a scale for each channel. Dynamic: activations get their scale in each request, from its own
-values; it takes no data and loses least. Static, with --calibration: scales are fixed beforehand on real data, which saves
-work in each request and suits convolutions, which ONNX Runtime does not quantize well dynamically.
+int8 keeps weights in 8 bits with a scale for each channel. Dynamic: activations get their scale in each request, from
+its own values; it takes no data and loses least. Static, with --calibration: scales are fixed beforehand on real data,
+which saves work in each request and suits convolutions, which ONNX Runtime does not quantize well dynamically.
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -55,8 +55,8 @@ def _calibration(source: Source, options: ExportOptions) -> list[dict[str, Array
 def _forget_shapes(path: Path) -> None:
     """Drop the notes on inner shapes, which the tools infer again.
 
-    torch notes its weights' shapes too, the quantizer turns Gemm's weights over without mending them, and shape inference
-    then fails on the contradiction (onnxruntime 1.31).
+    torch notes its weights' shapes too, the quantizer turns Gemm's weights over without mending them, and shape
+    inference then fails on the contradiction (onnxruntime 1.31).
     """
     import onnx
 

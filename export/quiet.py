@@ -1,7 +1,7 @@
 """Keep the frameworks' chatter off the terminal: a user reads our report, not their logs.
 
-torch.onnx prints its progress, onnxruntime's quantizer logs advice on pre-processing, transformers and scikit-learn warn
-of things that parity checks here anyway. Errors are raised, and get through.
+torch.onnx prints its progress, onnxruntime's quantizer logs advice on pre-processing, transformers and scikit-learn
+warn of things that parity checks here anyway. Errors are raised, and get through.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from export.parity import describe
 class Report:
     """The outcome of one export.
 
-    ``models`` maps the written models to the size of their version folder in bytes, the public one last. ``steps_s`` is the
-    time of each step in seconds; ``trial`` says what was tried in a real server, or why nothing was.
+    ``versions`` are those of the frameworks that took part. ``models`` maps the written models to the size of their version folder in bytes, the public one last. ``steps_s`` is
+    the time of each step in seconds; ``trial`` says what was tried in a real server, or why nothing was.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Report:
     steps_s: Mapping[str, float]
     trial: str
     source: Mapping[str, Any]
+    versions: Mapping[str, str]
     served_parity: tuple[Parity, ...] = ()
     opset: int | None = None
     ir_version: int | None = None
@@ -65,14 +66,22 @@ def print_report(report: Report) -> None:
 
     console.print(f"[bold]{report.name} version {report.version}[/bold]  {_shown(report.path)}", soft_wrap=True)
     print_table(("model", "size"), [(name, size_text(size)) for name, size in report.models.items()])
-    for title, rows in (("parity with the source", report.parity), ("the pipeline as served", report.served_parity)):
+    for title, rows in (
+        ("parity with the source", report.parity),
+        ("parity as served by Triton", report.served_parity),
+    ):
         if rows:
             described = [describe(row) for row in rows]
             print_table(list(described[0]), [list(row.values()) for row in described], title=f"\n{title}")
     if report.opset is not None:
         console.print(f"\nONNX opset {report.opset}, IR {report.ir_version}")
+    made_with = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.steps_s.items())
-    lines = [f"seconds: {times}; {sum(report.steps_s.values()):.1f} in all", f"trial: {report.trial}"]
+    lines = [
+        f"made with: {made_with}",
+        f"seconds: {times}; {sum(report.steps_s.values()):.1f} in all",
+        f"trial: {report.trial}",
+    ]
     lines += [f"note: {note}" for note in report.notes]
     lines += ["", f"serve it:  {report.serve_command}", f"ask it:    {report.infer_command}"]
     for line in lines:

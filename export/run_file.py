@@ -71,7 +71,7 @@ def _as_str(array: Array) -> Array:
 
 
 def open_torchscript(path: Path, signature: ModelSignature) -> Reference:
-    """Run a TorchScript file as Triton's PyTorch backend does: inputs by name, outputs by order. Raises: ExportError."""
+    """Run a TorchScript file as Triton's PyTorch backend does: inputs by name, outputs in order."""
     import torch
 
     try:

@@ -1,8 +1,8 @@
 """A loaded model, as every `from_X` hands it on: what the later steps need, and nothing of where it came from.
 
-Arrays carry a leading batch dimension throughout (where max_batch_size > 0); names are the ones that the served model will
-have. `Source.write` for a torch module is `export.to_onnx.write_torch` or `export.to_torchscript.write_torch`: both take
-(module, example, signature, path, options), and call the module by the signature's input names.
+Arrays carry a leading batch dimension throughout (where max_batch_size > 0); names are the ones that the served model
+will have. `Source.write` for a torch module is `export.to_onnx.write_torch` or `export.to_torchscript.write_torch`:
+both take (module, example, signature, path, options), and call the module by the signature's input names.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ def run(source: Source, options: ExportOptions) -> Report:
         steps_s=steps.seconds,
         trial=tried.note,
         source=source.provenance,
+        versions=write_model.versions(),
         opset=checked.opset,
         ir_version=checked.ir_version,
         notes=source.notes,

@@ -1,7 +1,7 @@
 """A torch module as an ONNX file whose batch dimension, and every variable one, is dynamic.
 
-Any `from_X` that holds a torch module can use `write_torch` in its Source.write. Shapes come from the signature: the first
-dimension where it is batched, and each -1 in a tensor's dims.
+Any `from_X` that holds a torch module can use `write_torch` in its Source.write. Shapes come from the signature: the
+first dimension where it is batched, and each -1 in a tensor's dims.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ONE_FILE_BYTES = 1_800_000_000
 def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: Path, options: ExportOptions) -> None:
     """Export a torch module, called with the signature's inputs by keyword, to an ONNX file.
 
-    ``example`` is one real input, batched where the signature is. The module returns a tensor, a tuple in the order of the
-    signature's outputs, or a mapping that holds them by name. Raises: ExportError.
+    ``example`` is one real input, batched where the signature is. The module returns a tensor, a tuple in the order of
+    the signature's outputs, or a mapping that holds them by name. Raises: ExportError.
     """
     import torch
 
@@ -85,7 +85,7 @@ def _write_script(module: Any, tensors: Any, signature: ModelSignature, path: Pa
 
 
 def widen(array: Any, spec: TensorSpec, signature: ModelSignature) -> Any:
-    """An example that no exporter takes for fixed: it specializes on sizes of 0 and 1, so those become 2 by repetition."""
+    """An example that no exporter takes for fixed: they specialize on sizes of 1, so those become 2 by repetition."""
     axes = ([0] if signature.batched else []) + [i + signature.batched for i, d in enumerate(spec.dims) if d == -1]
     for axis in axes:
         if array.shape[axis] == 1:

@@ -1,7 +1,7 @@
 """A torch module as a TorchScript file, in the form that Triton's PyTorch backend reads.
 
-That backend feeds inputs by the names of forward's arguments (or NAME__INDEX), and takes outputs in the order of the config
-from a tensor or a tuple: a dict is refused. So the module is wrapped to return a tuple.
+That backend feeds inputs by the names of forward's arguments (or NAME__INDEX), and takes outputs in the order of the
+config from a tensor or a tuple: a dict is refused. So the module is wrapped to return a tuple.
 Source: https://github.com/triton-inference-server/pytorch_backend#naming-conventions
 """
 

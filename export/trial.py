@@ -16,7 +16,7 @@ from conch.manifest import Golden, Parity
 from conch.model_config import signature_of
 from conch.repository import Stage
 from conch.tensor_spec import Array, ModelSignature
-from export import golden, parity
+from export import check_graph, golden, parity
 from export.options import ExportOptions
 from export.source import Reference, Source, Tensors
 from export.write_model import StagedModel
@@ -88,8 +88,8 @@ def check(ask: Reference, name: str, signature: ModelSignature, source: Source, 
         precision=options.precision,
         atol=options.atol if options.atol is not None else source.tolerances.get(options.precision),
     )
-    together = _stack(requests[: min(3, signature.max_batch_size)])
-    if together is not None and len(requests) > 1:
+    together = _stack(requests[: min(3, signature.max_batch_size)]) if source.pipeline is not None else None
+    if together is not None:
         _check_batch(ask, together, answers, signature, options)
     recorded = (golden.record(i, o, signature) for i, o in zip(requests, answers, strict=True))
     kept = tuple(one for one in recorded if one is not None)[: golden.MAX_REQUESTS]
@@ -97,17 +97,13 @@ def check(ask: Reference, name: str, signature: ModelSignature, source: Source, 
 
 
 def _requests(source: Source, signature: ModelSignature) -> list[dict[str, Array]]:
-    """Real public requests, each a batch of 1."""
+    """Real public requests of a pipeline, each a batch of 1; of a model alone, also batches of its samples."""
     if source.pipeline is not None:
         return [dict(request) for request in source.pipeline.requests[:MAX_REQUESTS]]
-    if not signature.batched:
-        return [dict(sample) for sample in source.samples[:MAX_REQUESTS]]
-    rows = [
-        {name: array[i : i + 1] for name, array in sample.items()}
-        for sample in source.samples
-        for i in range(next(iter(sample.values())).shape[0])
-    ]
-    return rows[:MAX_REQUESTS]
+    samples = [dict(sample) for sample in source.samples]
+    if signature.batched:
+        samples = [{name: array[:1] for name, array in sample.items()} for sample in samples]
+    return [*samples[:MAX_REQUESTS], *check_graph.probes(source.samples, signature)]
 
 
 def _stack(requests: Sequence[Tensors]) -> dict[str, Array] | None:

@@ -2,8 +2,8 @@
 
 How a model is served is decided here, so that one config is right on a laptop and in a GPU container:
 
-instance_group     a count, and no kind: Triton then places instances on the GPUs it finds, or else on the CPU. The kind is
-                   KIND_CPU where a GPU has no kernels for the graph (int8, ai.onnx.ml, strings) and for Python code.
+instance_group     a count, and no kind: Triton then places instances on the GPUs it finds, or else on the CPU. The kind
+                   is KIND_CPU where a GPU has no kernels for the graph (int8, ai.onnx.ml, strings) and for Python code.
 dynamic_batching   with delay 0: what waits is merged, and nothing waits for it.
 threads            one instance takes all cores, ONNX Runtime's default, so nothing is said. Several share them:
                    ceil(cores / instances) each, of the machine that exported.
@@ -15,12 +15,15 @@ import dataclasses
 import math
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from conch import __version__
 from conch.errors import ExportError
 from conch.manifest import Golden, Manifest, Parity, digest_files
 from conch.model_config import DynamicBatching, InstanceGroup, ModelConfigMessage, ModelSettings, build_config, render
@@ -32,6 +35,17 @@ from export.options import ExportOptions
 from export.source import PipelineParts, PythonPart, Source
 
 PYTHON_BACKENDS = Path(__file__).resolve().parent.parent / "python_backends"
+
+# Distribution -> the module that it installs.
+FRAMEWORKS = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "scikit-learn": "sklearn",
+    "skl2onnx": "skl2onnx",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-gpu": "onnxruntime",
+}
 
 # Of a python_backends/ folder, what serving does not need.
 _LEFT_OUT = shutil.ignore_patterns("tests", "__pycache__", "requirements*.txt", "README*", "*.pyc")
@@ -103,7 +117,7 @@ def _step(options: ExportOptions, part: PythonPart) -> Step:
 
 
 def with_rules(source: Source, options: ExportOptions) -> Source:
-    """The source with the file of --rules among its postprocessing's assets. Raises: ExportError without a place for it."""
+    """The source with the file of --rules among its postprocessing's assets. Raises: ExportError when it has none."""
     if options.rules is None:
         return source
     parts = source.pipeline
@@ -160,7 +174,7 @@ def write_manifests(
         Manifest(
             model=model.name,
             created_at=created_at,
-            source=_plain(source.provenance),
+            source={**_plain(source.provenance), "versions": versions()},
             files=digest_files(model.folder),
             config=render(model.config),
             settings=options.settings(),
@@ -170,6 +184,20 @@ def write_manifests(
             opset=checked.opset if is_model else None,
             ir_version=checked.ir_version if is_model else None,
         ).write(model.folder)
+
+
+def versions() -> dict[str, str]:
+    """The versions of conch and of the frameworks that took part in this export: those that it imported."""
+    taking_part = [name for name, module in FRAMEWORKS.items() if module in sys.modules]
+    return {"conch": __version__, **{name: metadata.version(name) for name in taking_part if _installed(name)}}
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:  # onnxruntime-gpu installs the module onnxruntime
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:

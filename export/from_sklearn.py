@@ -85,7 +85,7 @@ def source_of(model: Any, frame: Any, options: ExportOptions, *, where: object =
     if np.ndim(predicted) > 1 and np.shape(predicted)[1] != 1:
         raise _several_answers(np.shape(predicted)[1])
     if answering.labels:
-        notes += _label_notes(answering, _ask(answering.compute, columns, tensors), predicted)
+        notes += _label_notes(answering, model, _ask(answering.compute, columns, tensors), predicted)
     made = Source(
         provenance=_provenance(model),
         signature=_signature(columns, answering, options),
@@ -214,10 +214,10 @@ def _ask(function: Callable[[Any], Array], columns: Columns, tensors: Tensors) -
         ) from error
 
 
-def _label_notes(answering: Answering, scores: Array, predicted: Array) -> list[str]:
+def _label_notes(answering: Answering, model: Any, scores: Array, predicted: Array) -> list[str]:
     """What is worth telling about the labels on the sample."""
     notes = []
-    if answering.kind == "decision":
+    if not hasattr(model, "predict_proba"):
         notes.append("the model has no probabilities: scores come from its decision function, in the right order only")
     best = [answering.labels[i] for i in scores.argmax(axis=1)]
     other = sum(label != str(p) for label, p in zip(best, np.ravel(predicted), strict=True))

@@ -80,8 +80,9 @@ def choose_columns(model: Any, frame: Any, where: object) -> Columns:
         return Columns("text", (Column("text", _text_column(frame, where), "BYTES"),))
     names = getattr(model, "feature_names_in_", None)
     if names is not None:
-        _check_present([str(n) for n in names], present, where)
-        return Columns("columns", _columns(frame, [str(n) for n in names]))
+        used = _used(model, [str(n) for n in names])
+        _check_present(used, present, where)
+        return Columns("columns", _columns(frame, used))
     count = getattr(model, "n_features_in_", len(present))
     numbers = [name for name in present if _is_number(frame[name])]
     if len(numbers) == count:
@@ -133,6 +134,27 @@ def drop_missing_text(frame: Any, columns: Columns) -> Any:
     """The rows that have a value in every column of text: a STRING tensor has no way to leave one out."""
     texts = [c.name for c in columns.columns if c.datatype == "BYTES"]
     return frame.dropna(subset=texts) if texts else frame
+
+
+def _used(model: Any, names: list[str]) -> list[str]:
+    """The columns that a model reads of those it was fitted on: a ColumnTransformer that comes first may drop some."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    model = getattr(model, "best_estimator_", model)
+    first = model.steps[0][1] if isinstance(model, Pipeline) else model
+    if not isinstance(first, ColumnTransformer):
+        return names
+    chosen: set[str] = set()
+    for _, transformer, columns in first.transformers_:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
+        listed = [columns] if isinstance(columns, str) else columns
+        if not isinstance(listed, list) or not all(isinstance(c, str) for c in listed):
+            # Chosen by position, mask or slice: positions hold only while every column is there.
+            return names
+        chosen.update(listed)
+    return [name for name in names if name in chosen]
 
 
 def _columns(frame: Any, names: list[str]) -> tuple[Column, ...]:

@@ -9,6 +9,9 @@ n-grams         are split into words by guessing from the vocabulary, wrongly wh
 n-gram range    where the vocabulary holds no n-gram of the longest length, the file does not load.
 locale          the graph asks the system for en_US.UTF-8, and fails to load where there is none (slim images).
 sublinear_tf    see `export.from_sklearn_graph`.
+
+Lower case differs from Python's in a few letters, which have no single lower-case letter or whose form depends on the
+place (the Turkish I with a dot, the Greek final sigma): ONNX Runtime has none of these rules. Parity tells.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from typing import Any
 
 from clients.address import Address, ConnectionOptions
@@ -14,6 +15,34 @@ from clients.request import Operation
 _NEVER_S = 1e6
 
 
+class _ThreadLoop:
+    """gevent's event loop for one thread, and the clients on it: gone when the thread ends.
+
+    gevent (26.9) leaves four file descriptors behind for each thread that has used it and ended.
+    """
+
+    def __init__(self) -> None:
+        import gevent
+
+        self.clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._hub = gevent.get_hub()
+        self._thread = threading.get_ident()
+        self._ends_with_thread = threading.current_thread() is not threading.main_thread()
+
+    def __del__(self) -> None:
+        if self._ends_with_thread and threading.get_ident() == self._thread:
+            from gevent.hub import set_hub
+
+            # By now gevent has forgotten the thread's loop, and would make another one just to close what is on it.
+            set_hub(self._hub)
+            for client in list(self.clients):
+                client.close()
+            self._hub.destroy(destroy_loop=True)
+
+
+_this_thread = threading.local()
+
+
 class HttpTransport:
     """tritonclient.http, one client a thread: it runs on gevent, whose sockets belong to the thread that made them."""
 
@@ -21,7 +50,7 @@ class HttpTransport:
         self._address = address
         self._options = options
         self._local = threading.local()
-        self._headers = dict(options.headers)
+        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def call(self, operation: Operation, timeout_s: float) -> Any:
         """Send and wait. Raises: whatever the library does; `clients.failures` explains it."""
@@ -29,12 +58,11 @@ class HttpTransport:
         from tritonclient import http
 
         arguments = call_arguments(operation, http)
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = self._local.client = self._connect()
+        client = getattr(self._local, "client", None) or self._connect()
         try:
             with gevent.Timeout(timeout_s, TimeoutError("timed out")):
-                reply = getattr(client, operation.method)(headers=self._headers, **arguments)
+                # A copy: tritonclient writes the lengths of this very request into the headers that it is given.
+                reply = getattr(client, operation.method)(headers=dict(self._options.headers), **arguments)
         except BaseException as error:
             if type(error).__name__ != "InferenceServerException":
                 self.release()  # its connection may hold half an answer
@@ -44,7 +72,7 @@ class HttpTransport:
     def _connect(self) -> Any:
         from tritonclient import http
 
-        return http.InferenceServerClient(
+        client = http.InferenceServerClient(
             self._address.target,
             connection_timeout=_NEVER_S,
             network_timeout=_NEVER_S,
@@ -52,6 +80,12 @@ class HttpTransport:
             ssl_context_factory=self._ssl_context if self._address.is_secure else None,
             insecure=self._options.tls.insecure,
         )
+        if not hasattr(_this_thread, "loop"):
+            _this_thread.loop = _ThreadLoop()
+        _this_thread.loop.clients.add(client)
+        self._clients.add(client)
+        self._local.client = client
+        return client
 
     def _ssl_context(self, cafile: str | None = None) -> Any:
         import gevent.ssl
@@ -59,15 +93,15 @@ class HttpTransport:
         return _configure(gevent.ssl.create_default_context(cafile=self._options.tls.ca_file or cafile), self._options)
 
     def release(self) -> None:
-        """Close the calling thread's connections. A thread's connections close by themselves when it ends."""
-        client = getattr(self._local, "client", None)
+        """Close the calling thread's connection; a thread's is closed anyway when it ends."""
+        client = self._local.__dict__.pop("client", None)
         if client is not None:
-            del self._local.client
             client.close()
 
     def close(self) -> None:
-        """Close the calling thread's connections, and forget the other threads', which closes them."""
-        self.release()
+        """Close every thread's connection; none may be in use."""
+        for client in list(self._clients):
+            client.close()
         self._local = threading.local()
 
 
@@ -78,7 +112,6 @@ class AsyncHttpTransport:
         self._address = address
         self._options = options
         self._client: Any = None
-        self._headers = dict(options.headers)
 
     async def call(self, operation: Operation, timeout_s: float) -> Any:
         """Send and wait. Raises: whatever the library does; `clients.failures` explains it."""
@@ -93,7 +126,7 @@ class AsyncHttpTransport:
                 ssl_context=self._ssl_context() if self._address.is_secure else None,
             )
         arguments = call_arguments(operation, http)
-        call = getattr(self._client, operation.method)(headers=self._headers, **arguments)
+        call = getattr(self._client, operation.method)(headers=dict(self._options.headers), **arguments)
         reply = await asyncio.wait_for(call, timeout_s)
         return decode_result(reply, operation.inference) if operation.inference is not None else reply
 

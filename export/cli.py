@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TASKS = ("embeddings", "text-classification", "token-classification", "rerank", "image-classification")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_PATH = click.Path(exists=True, path_type=Path)  # a folder of images is one too
 
 _WHERE = (
     click.option(
@@ -48,7 +49,7 @@ _SHARED = (
     click.option("--name", help="The model's name in the repository.  [default: from the source]"),
     click.option("--format", "format_", type=click.Choice(FORMATS), help="The file to serve.  [default: onnx]"),
     click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True),
-    click.option("--calibration", type=_FILE, help="Data to fix int8 scales on beforehand (static int8)."),
+    click.option("--calibration", type=_PATH, help="Data to fix int8 scales on beforehand (static int8)."),
     click.option("--optimize", is_flag=True, help="Fuse operators now, not at every load."),
     click.option("--opset", type=click.IntRange(min=9), help="ONNX opset.  [default: what suits the target]"),
     click.option(
@@ -65,7 +66,7 @@ _SHARED = (
         "--instances", type=click.IntRange(min=1), default=1, show_default=True, help="Copies of the model that run."
     ),
     click.option("--rules", type=_FILE, help="rules.yaml: thresholds under which the answer is `others`."),
-    click.option("--samples", type=_FILE, help="Real inputs to compare with the source on."),
+    click.option("--samples", type=_PATH, help="Real inputs to compare with the source on."),
     click.option("--atol", type=click.FloatRange(min=0), help="Largest difference allowed.  [default: by precision]"),
     *_WHERE,
 )

@@ -6,10 +6,11 @@ fp32   largest difference 1e-4. The two frameworks add the same numbers in anoth
        numbers near 1 differ by some 1e-5 at the most.
 fp16   largest difference 2e-2, cosine 0.999. Half precision keeps 11 bits, 5e-4 of a number's size, and a dozen layers
        add up.
-int8   cosine 0.95, largest difference a quarter of the largest reference value, and, where the largest entry is the
-       answer (class scores), the same answer in 90 % of the samples. 8 bits keep directions and ranks, not digits:
-       measured on all-MiniLM-L6-v2, the lowest cosine is 0.984 and the mean 0.993; a model broken by outliers in its
-       weights falls far below.
+int8   cosine 0.9, largest difference 0.4 of the largest reference value, and, where the largest entry is the answer
+       (class scores), the same answer in 90 % of the samples. 8 bits keep directions and ranks, not digits: measured on
+       all-MiniLM-L6-v2 over texts from one word to a page, the lowest cosine is 0.964 and the mean 0.987, and one entry
+       of a vector differs by 0.29 of the largest; CPUs without VNNI instructions add with less room. A model broken by
+       outliers in its weights falls far below.
 
 Differences are relative to the size of what is compared: the absolute tolerance is the limit times the largest
 reference value where that is above 1 (int8: whatever it is). ``--atol`` and a source's own tolerances are absolute, and
@@ -43,7 +44,7 @@ class Limits:
 LIMITS = {
     "fp32": Limits(difference=1e-4),
     "fp16": Limits(difference=2e-2, cosine=0.999),
-    "int8": Limits(difference=0.25, cosine=0.95, top1_agreement=0.9, unequal_share=0.1, relative_always=True),
+    "int8": Limits(difference=0.4, cosine=0.9, top1_agreement=0.9, unequal_share=0.1, relative_always=True),
 }
 
 # Outputs whose largest entry is the answer; of an embedding it means nothing.
@@ -126,7 +127,7 @@ def _judge(row: Parity, limits: Limits, precision: str) -> None:
     fixes = {
         "fp32": "find what the conversion changed; if the difference is harmless, pass --atol",
         "fp16": "export with --precision fp32, or pass --atol if the difference is harmless",
-        "int8": "export with --precision fp16 or fp32, or try static int8 with --calibration",
+        "int8": "export with --precision fp16 or fp32, or try static int8 with (other) --calibration data",
     }
     checks = (
         ("largest difference", row.largest_difference, row.tolerance, row.largest_difference <= row.tolerance),

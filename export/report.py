@@ -16,8 +16,9 @@ from export.parity import describe
 class Report:
     """The outcome of one export.
 
-    ``versions`` are those of the frameworks that took part. ``models`` maps the written models to the size of their version folder in bytes, the public one last. ``steps_s`` is
-    the time of each step in seconds; ``trial`` says what was tried in a real server, or why nothing was.
+    ``versions`` are those of the frameworks that took part. ``models`` maps the written models to the size of their
+    version folder in bytes, the public one last. ``steps_s`` is the time of each step in seconds; ``trial`` says what
+    was tried in a real server, or why nothing was.
     """
 
     name: str

@@ -34,7 +34,8 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
         with quiet(), torch.no_grad():
             wrapped = _wrapper(module, [t.name for t in signature.inputs], [t.name for t in signature.outputs])
             traced = torch.jit.trace(wrapped.eval(), tensors, check_trace=False)
-            torch.jit.save(torch.jit.freeze(traced.eval()), str(path))
+            # Not frozen: freezing turns weights into constants, which a server cannot move to a GPU.
+            torch.jit.save(traced, str(path))
     except ExportError:
         raise
     except Exception as error:  # whatever the module's code raises

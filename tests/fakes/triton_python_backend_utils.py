@@ -43,6 +43,8 @@ TRITON_STRING_TO_NUMPY: dict[str, Any] = {
     "TYPE_STRING": np.object_,
 }
 
+_model_dir = Path()
+
 
 class TritonError:
     """A failure to be put into a response; a value, not an exception."""
@@ -176,6 +178,11 @@ def get_input_config_by_name(model_config: Mapping[str, Any], name: str) -> dict
 def get_output_config_by_name(model_config: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """The config's output of this name, or None."""
     return next((t for t in model_config.get("output", []) if t["name"] == name), None)
+
+
+def get_model_dir() -> str:
+    """The version folder of the model that `load` loaded last."""
+    return str(_model_dir)
 
 
 def triton_string_to_numpy(triton_type_string: str) -> Any:
@@ -347,13 +354,19 @@ class LoadedModel:
 
 
 @contextmanager
-def load(version_folder: Path, config: Mapping[str, Any]) -> Iterator[LoadedModel]:
+def load(
+    version_folder: Path, config: Mapping[str, Any], *, backend: Path | None = None, kind: str = "CPU"
+) -> Iterator[LoadedModel]:
     """Import ``version_folder/model.py`` with its folder on the path, initialize it, and finalize it at the end.
 
     The folder must be ``<model>/<version>``. Nothing that the import added stays in ``sys.modules`` or ``sys.path``.
+    With ``backend``, a Python-based backend's folder, the code is that folder's model.py. ``kind`` is the instance's.
+    What `auto_complete_config` makes of the configuration is what `initialize` gets.
     Raises: whatever the module or its `initialize` raises, which is what makes a load fail in Triton.
     """
-    folder = version_folder.resolve()
+    global _model_dir
+    _model_dir = version_folder.resolve()
+    folder = (backend or version_folder).resolve()
     Logger.lines.clear()
     before, path_before, no_bytecode = dict(sys.modules), list(sys.path), sys.dont_write_bytecode
     sys.modules["triton_python_backend_utils"] = sys.modules[__name__]
@@ -368,14 +381,17 @@ def load(version_folder: Path, config: Mapping[str, Any]) -> Iterator[LoadedMode
         module = importlib.util.module_from_spec(spec)
         sys.modules["conch_fake_model"] = module
         spec.loader.exec_module(module)
+        if hasattr(module.TritonPythonModel, "auto_complete_config"):
+            completed = module.TritonPythonModel.auto_complete_config(ModelConfig(json.dumps(config)))
+            config = completed.as_dict()
         model = module.TritonPythonModel()
         model.initialize(
             {
                 "model_config": json.dumps(config),
                 "model_name": config["name"],
-                "model_repository": str(folder.parent),
-                "model_version": folder.name,
-                "model_instance_kind": "CPU",
+                "model_repository": str(_model_dir.parent),
+                "model_version": _model_dir.name,
+                "model_instance_kind": kind,
                 "model_instance_name": f"{config['name']}_0_0",
                 "model_instance_device_id": "0",
             }
@@ -394,7 +410,7 @@ def _forget(folder: Path, before: Mapping[str, ModuleType]) -> None:
     """Drop the modules that came from the folder; packages that it imported (numpy, tokenizers) may stay."""
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name not in before and file is not None and Path(file).resolve().parent == folder:
+        if name not in before and file is not None and Path(file).parent.resolve() == folder:
             del sys.modules[name]
     if "triton_python_backend_utils" in before:
         sys.modules["triton_python_backend_utils"] = before["triton_python_backend_utils"]

@@ -55,8 +55,10 @@ class EmbeddedServer(TritonServer):
             *flags(self.options, self.repositories, gpu=binary.has_gpu()),
             f"--backend-directory={backends}",
             f"--cache-directory={installation.caches}",
-            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
         ]
+        # A Python-based backend has settings of its own, and would otherwise name its regions by its own scheme.
+        names = sorted(folder.name for folder in backends.iterdir())
+        command += [f"--backend-config={name},shm-region-prefix-name={self._shm_prefix}" for name in names]
         return Launch(
             command=tuple(command),
             environment=binary.environment(installation, {**os.environ, **self._environment}),

@@ -32,7 +32,16 @@ class ModelState:
 
 def is_live(url: str, headers: Mapping[str, str], timeout_s: float = 2.0) -> bool:
     """Whether the server answers at all; Triton opens its ports once the models' first load is done."""
-    request = urllib.request.Request(f"{url}/v2/health/live", headers=dict(headers))
+    return _is_ok(f"{url}/v2/health/live", headers, timeout_s)
+
+
+def is_ready(url: str, headers: Mapping[str, str], timeout_s: float = 2.0) -> bool:
+    """Whether the server calls itself ready: with strict readiness, when all its models are."""
+    return _is_ok(f"{url}/v2/health/ready", headers, timeout_s)
+
+
+def _is_ok(address: str, headers: Mapping[str, str], timeout_s: float) -> bool:
+    request = urllib.request.Request(address, headers=dict(headers))
     try:
         with _OPENER.open(request, timeout=timeout_s) as response:
             return bool(response.status == 200)

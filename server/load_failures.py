@@ -21,6 +21,7 @@ _NOT_GIVEN = "the server gives no reason: is it in the repository?"
 
 # (what the reason looks like, what to do), the first that matches counts.
 _ADVICE = (
+    (r"^depends on ([^,]+), which did not load", "see {}"),
     (r"No module named '([^']+)'", "install the package of {} into the environment that serves"),
     (r"SyntaxError|At: ", "mend the model's Python code, at the place named above"),
     (r"[Uu]nsupported model IR version", "the graph is newer than this Triton: export it again with an older --target"),
@@ -73,7 +74,8 @@ def load_error(failed: Sequence[ModelState]) -> ModelLoadError:
     what = (
         f"model {names[0]} did not load" if len(names) == 1 else f"{len(names)} models did not load: {', '.join(names)}"
     )
-    return ModelLoadError(what, got=reasons, fix=advice(failed[0]))
+    fix = advice(failed[0]) if len(names) == 1 else f"{names[0]}: {advice(failed[0])}"
+    return ModelLoadError(what, got=reasons, fix=fix)
 
 
 def advice(failed: ModelState) -> str:
@@ -81,5 +83,5 @@ def advice(failed: ModelState) -> str:
     for pattern, text in _ADVICE:
         found = re.search(pattern, failed.reason)
         if found:
-            return f"{failed.name}: " + text.format(*found.groups())
+            return text.format(*found.groups())
     return f"mend {failed.name}, or serve the others without it: `conch serve` does"

@@ -228,7 +228,6 @@ def test_a_model_that_fails_is_named_with_its_reason(
         pass
     assert raised.value.what == "model broken did not load"
     assert raised.value.fix
-    assert "broken" in raised.value.fix
     assert len(str(raised.value).splitlines()) < 6
     assert not server.is_running()
 

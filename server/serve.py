@@ -1,0 +1,191 @@
+"""Serve in the foreground: say where and what, report what changes, stop cleanly when told to."""
+
+from __future__ import annotations
+
+import re
+import signal
+import types
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from conch.errors import ConchError, ServerError
+from conch.terminal import console, print_table
+from server import http_api
+from server.http_api import ModelState
+from server.lifecycle import UNLOADED, TritonServer
+from server.load_failures import advice, tail, tidy
+
+LOOK_EVERY_S = 1.0
+# What these files log of a failed load is reported in our words, from the repository index.
+_STUB_FAILED = re.compile(r" pb_stub\.cc:\d+\]  Failed to initialize Python stub")
+_TOLD_OTHERWISE = re.compile(r" E \d+ (?:model_lifecycle|model_repository_manager)\.cc|^\[libprotobuf ERROR")
+
+
+def serve(server: TritonServer) -> int:
+    """Run until Ctrl-C, SIGTERM or the server's end; returns the exit code, 0 for a stop that was asked for.
+
+    A second Ctrl-C does not wait for requests in flight. Raises: ConchError.
+    """
+    with _stop_signals() as asked:
+        try:
+            console.print("starting Triton, loading models ...")
+            server.start()
+            announce(server)
+            _watch(server)
+        except KeyboardInterrupt:
+            console.print("stopping: requests in flight are finished first; Ctrl-C again ends them")
+        finally:
+            _stop(server, asked)
+    console.print("stopped")
+    return 0
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], int]]:
+    """Turn SIGTERM into what Ctrl-C is; yields a function that counts how often either came."""
+    count = 0
+
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield lambda: count
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _stop(server: TritonServer, asked: Callable[[], int]) -> None:
+    try:
+        if asked() > 1:
+            server.kill()
+        server.stop()
+    except KeyboardInterrupt:
+        server.kill()
+        server.stop()
+
+
+def announce(server: TritonServer) -> None:
+    """Print the addresses, the models that are ready, and those that are not and why."""
+    console.print(f"HTTP     {server.http_url}")
+    console.print(f"gRPC     {server.grpc_url}")
+    if server.options.metrics.enabled:
+        console.print(f"metrics  {server.metrics_url}")
+    console.print()
+    ready = sorted({(r.name, r.version) for r in server.index() if r.state == "READY"})
+    if ready:
+        rows = [(name, version, *_tensors(server, name, version)) for name, version in ready]
+        print_table(("Model", "Version", "Takes", "Gives"), rows)
+    else:
+        console.print("no model is ready" + _how_to_get_one(server))
+    for failed in server.failures():
+        console.print(_did_not_load(failed), markup=False)
+    console.print("\nCtrl-C stops it")
+
+
+def _how_to_get_one(server: TritonServer) -> str:
+    if server.options.control == "poll":
+        return ": one that is exported into the repository is loaded without a restart"
+    if server.options.control == "explicit":
+        return ": load one by name, or name it with --load-model"
+    return ""
+
+
+def _tensors(server: TritonServer, name: str, version: str) -> tuple[str, str]:
+    """The names of a model's inputs and outputs; empty where the server does not tell."""
+    headers = server.options.headers("http", "metadata")
+    try:
+        answer = http_api.ask(server.http_url, f"/v2/models/{name}/versions/{version}", headers)
+    except ConchError:
+        return "", ""
+    return tuple(", ".join(t["name"] for t in answer.get(kind, [])) for kind in ("inputs", "outputs"))  # type: ignore[return-value]
+
+
+def _did_not_load(failed: ModelState) -> str:
+    version = f" version {failed.version}" if failed.version else ""
+    return f"not served: {failed.name}{version}: {failed.reason}\n  fix:      {advice(failed)}"
+
+
+def _watch(server: TritonServer) -> None:
+    """Report until the server ends. Raises: ServerError when it does."""
+    known = _states(server) or {}
+    position = len(server.log())
+    while server.wait(LOOK_EVERY_S) is None:
+        position = _show_log(server, position)
+        states = _states(server)
+        if states is not None:
+            now = settled(known, states)
+            for line in changes(known, now):
+                console.print(line, markup=False)
+            known = now
+    raise ServerError(
+        f"Triton ended by itself (exit code {server.exit_code()})",
+        got=f"the end of its log:\n{tail(server.log())}",
+        fix="start it again; a code above 128 is a signal: 137 is often the kernel, out of memory",
+    )
+
+
+States = dict[tuple[str, str], ModelState]
+
+
+def _states(server: TritonServer) -> States | None:
+    try:
+        return {(r.name, r.version): r for r in server.index()}
+    except ConchError:
+        return None  # it ends, or is too busy to say: the next look tells
+
+
+def settled(before: States, after: States) -> States:
+    """The later look, with what is on its way left as it was. Pure.
+
+    In poll mode Triton tries a model that failed at every look: that is nothing to tell.
+    """
+    result = {}
+    for key, row in after.items():
+        if row.state not in ("LOADING", "UNLOADING"):
+            result[key] = row
+        elif key in before:
+            result[key] = before[key]
+    return result
+
+
+def changes(before: States, after: States) -> list[str]:
+    """What to tell of two looks at the repository index, a line each. Pure."""
+    lines = []
+    for key, row in sorted(after.items()):
+        old = before.get(key)
+        if old is not None and (old.state, old.reason) == (row.state, row.reason):
+            continue
+        if row.state == "READY":
+            lines.append(f"{row.name} version {row.version} is ready")
+        elif row.state == "UNAVAILABLE" and row.reason == UNLOADED:
+            lines.append(f"{row.name} version {row.version} is no longer served")
+        elif row.state == "UNAVAILABLE":
+            lines.append(_did_not_load(ModelState(row.name, row.version, row.state, tidy(row.reason))))
+    gone = {key for key, row in before.items() if row.state == "READY"} - after.keys()
+    return lines + [f"{name} version {version} is no longer served" for name, version in sorted(gone)]
+
+
+def _show_log(server: TritonServer, position: int) -> int:
+    """Print what was logged since; returns where the log ends now."""
+    log = server.log()
+    end = max(log.rfind("\n") + 1, position)
+    for line in worth_showing(log[position:end].splitlines()):
+        console.print(line, markup=False, soft_wrap=True)
+    return end
+
+
+def worth_showing(lines: Iterable[str]) -> list[str]:
+    """Log lines without those of failed loads, which are reported from the repository index. Pure."""
+    shown, in_trace = [], False
+    for line in lines:
+        if in_trace and (not line.strip() or line == "At:" or line.startswith("  ")):
+            continue
+        in_trace = bool(_STUB_FAILED.search(line))
+        if line.strip() and not in_trace and not _TOLD_OTHERWISE.search(line):
+            shown.append(line)
+    return shown

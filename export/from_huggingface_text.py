@@ -15,27 +15,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from conch.errors import ExportError
 from conch.tensor_spec import Array, ModelSignature, TensorSpec
 from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance, read_json
+from export.from_huggingface_classes import class_answer, classify_activation, labels
 from export.from_huggingface_pooling import SentenceEncoder, read_plan
 from export.from_huggingface_samples import read_pairs, read_texts, strings
 from export.from_huggingface_tokenizer import Tokenizer, open_tokenizer
+from export.from_huggingface_torch import run, to_torch, writer
 from export.options import ExportOptions
-from export.source import PipelineParts, PythonPart, Reference, Source, Tensors, Writer
-from export.to_onnx import write_torch as write_onnx
-from export.to_torchscript import write_torch as write_torchscript
+from export.python_parts import TEXT, TEXT_PAIR, classify_part, labels_file
+from export.source import PipelineParts, PythonPart, Reference, Source, Tensors
 
 Tensor = Any
-
-TEXT = TensorSpec("text", "BYTES", (1,))
-TEXT_PAIR = TensorSpec("text_pair", "BYTES", (1,))
 
 # The name of the graph's output: `embedding` is the name of a value inside BERT's graph, and ONNX forbids it twice.
 EMBEDDING_OUTPUT = "sentence_embedding"
@@ -59,7 +55,7 @@ def load_embeddings(checkpoint: Checkpoint, options: ExportOptions) -> Source:
     )
     module = SentenceEncoder(encoder, plan).eval()
     texts = read_texts(options.samples)
-    size = module(**_torch(tokenizer.encode(texts[:1]))).shape[1]
+    size = module(**to_torch(tokenizer.encode(texts[:1]))).shape[1]
     signature = ModelSignature(
         tokenizer.inputs, (TensorSpec(EMBEDDING_OUTPUT, "FP32", (size,)),), options.max_batch_size
     )
@@ -126,6 +122,7 @@ def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) ->
                 options.max_batch_size,
             ),
             assets={"labels.txt": labels_file(names)},
+            packages=("numpy>=1.26",),
         ),
     )
     signature = ModelSignature(tokenizer.inputs, (logits,), options.max_batch_size)
@@ -193,15 +190,6 @@ class Relevance(Logits):
         return self.activation(super().forward(input_ids, attention_mask, token_type_ids))
 
 
-def classify_activation(config: Any) -> str:
-    """What transformers' pipeline applies to a classifier's logits: softmax, sigmoid or none."""
-    if config.problem_type == "regression":
-        return "none"
-    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return "sigmoid"
-    return "softmax"
-
-
 def rerank_activation(config: Any) -> Any:
     """What sentence-transformers applies to a cross-encoder's one logit: what the config names, or else a sigmoid.
 
@@ -213,57 +201,6 @@ def rerank_activation(config: Any) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
         raise ExportError("the reranker's activation is not one of torch.nn", where="config.json", got=named)
     return kind()
-
-
-def labels(config: Any) -> tuple[str, ...]:
-    """The names of the classes in the order of the logits, each on one line; a repeated one gets its number."""
-    given = {int(index): " ".join(str(name).split()) for index, name in config.id2label.items()}
-    names: list[str] = []
-    for index in range(config.num_labels):
-        name = given.get(index) or f"LABEL_{index}"
-        names.append(f"{name} ({index})" if name in names else name)
-    return tuple(names)
-
-
-def labels_file(names: Sequence[str]) -> bytes:
-    """labels.txt, one name a line."""
-    return ("\n".join(names) + "\n").encode("utf-8")
-
-
-def class_answer(logits: Array, names: Sequence[str], activation: str, *, with_label: bool) -> dict[str, Array]:
-    """A classifier's public outputs from its logits [b, classes], as transformers' pipeline computes them.
-
-    Business rules are not the model's: ``with_label`` False leaves out the outputs that they change.
-    """
-    scores = torch.from_numpy(np.asarray(logits, dtype=np.float32))
-    if activation != "none":
-        scores = torch.softmax(scores, dim=-1) if activation == "softmax" else torch.sigmoid(scores)
-    best = scores.argmax(dim=-1)
-    answer = {"scores": scores.numpy()}
-    if with_label:
-        answer["label"] = strings(*(names[i] for i in best.tolist()))
-        answer["score"] = scores.max(dim=-1, keepdim=True).values.numpy()
-    return answer
-
-
-def classify_part(names: Sequence[str], activation: str, options: ExportOptions) -> PythonPart:
-    """The postprocess of every classifier: logits -> label, score, scores. A --rules file is added by the steps."""
-    size = len(names)
-    return PythonPart(
-        role="postprocess",
-        backend="classify",
-        signature=ModelSignature(
-            (TensorSpec("logits", "FP32", (size,)),),
-            (
-                TensorSpec("label", "BYTES", (1,)),
-                TensorSpec("score", "FP32", (1,)),
-                TensorSpec("scores", "FP32", (size,)),
-            ),
-            options.max_batch_size,
-        ),
-        parameters={"activation": activation},
-        assets={"labels.txt": labels_file(names)},
-    )
 
 
 def tokenizer_part(
@@ -280,30 +217,8 @@ def tokenizer_part(
         signature=ModelSignature((TEXT, TEXT_PAIR) if pairs else (TEXT,), outputs, options.max_batch_size),
         parameters=parameters,
         assets={"tokenizer.json": tokenizer.asset()},
-        packages=(tokenizer.package,),
+        packages=("numpy>=1.26", tokenizer.package),
     )
-
-
-def run(module: Any, tensors: Tensors) -> tuple[Array, ...]:
-    """A torch module's outputs for numpy inputs by keyword."""
-    with torch.inference_mode():
-        result = module(**_torch(tensors))
-    values = result if isinstance(result, tuple) else (result,)
-    return tuple(value.numpy() for value in values)
-
-
-def writer(module: Any, example: Tensors, signature: ModelSignature) -> Writer:
-    """Writes a torch module in the format that the options ask for."""
-
-    def write(path: Path, options: ExportOptions) -> None:
-        chosen = write_onnx if options.format == "onnx" else write_torchscript
-        chosen(module, example, signature, path, options)
-
-    return write
-
-
-def _torch(tensors: Tensors) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
 
 
 def read_strings(array: Array) -> list[str]:

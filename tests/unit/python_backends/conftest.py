@@ -54,10 +54,10 @@ def version_folder(tmp_path: Path) -> VersionFolder:
     return make
 
 
-def bert() -> Tokenizer:
-    """WordPiece in lower case, with [CLS] and [SEP], as BERT has it."""
+def bert(lowercase: bool = True) -> Tokenizer:
+    """WordPiece with [CLS] and [SEP], as BERT has it."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -119,17 +119,10 @@ def unigram() -> Tokenizer:
     return tokenizer
 
 
+BERT_TOKENS = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 TOKENIZERS = {
-    "bert": (
-        bert,
-        {
-            "unk_token": "[UNK]",
-            "pad_token": "[PAD]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
-        },
-    ),
+    "bert": (bert, BERT_TOKENS),
+    "bert_cased": (lambda: bert(lowercase=False), BERT_TOKENS),
     "roberta": (roberta, {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}),
     "gpt2": (gpt2, {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
     "unigram": (unigram, {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}),

@@ -1,0 +1,59 @@
+"""Answers for people and for programs: one row an item, short cells in a table, whole values in JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clients.convert import text
+from conch.tensor_spec import Array
+
+_SHOWN = 4
+_CELL = 100
+
+
+def items(answer: Mapping[str, Array], *, batched: bool) -> list[dict[str, Any]]:
+    """An answer's outputs, item by item, as JSON values; an output of one value is that value, not a list of it."""
+    plain = {name: (text(array) if array.dtype == object else array) for name, array in answer.items()}
+    if not batched:
+        return [{name: _value(array) for name, array in plain.items()}]
+    count = min((len(array) for array in plain.values()), default=0)
+    return [{name: _value(array[index]) for name, array in plain.items()} for index in range(count)]
+
+
+def _value(item: Any) -> Any:
+    shape = getattr(item, "shape", ())
+    if shape in ((), (1,)):
+        item = item.reshape(()).item() if hasattr(item, "reshape") else item
+        return item.item() if hasattr(item, "item") else item
+    return item.tolist()
+
+
+def cell(value: Any) -> str | int | float:
+    """A value short enough for a table: numbers rounded, long vectors cut with their size said."""
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, str):
+        return value if len(value) <= _CELL else f"{value[: _CELL - 1]}…"
+    if value and isinstance(value[0], list):
+        return f"[{len(value)} x {len(value[0])}: {cell(value[0])}, …]"
+    shown = ", ".join(str(cell(v)) for v in value[:_SHOWN])
+    return f"[{shown}]" if len(value) <= _SHOWN else f"[{shown}, … {len(value)} values]"
+
+
+def table(answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows: the item's label where there is one, then the outputs."""
+    names = list(answers[0]) if answers else []
+    labelled = len(labels) == len(answers)
+    rows = [
+        [*([_short(labels[index])] if labelled else []), *(cell(answer[name]) for name in names)]
+        for index, answer in enumerate(answers)
+    ]
+    return [*(["input"] if labelled else []), *names], rows
+
+
+def _short(label: str, width: int = 48) -> str:
+    line = " ".join(label.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -37,16 +37,23 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="With a FILE (- for standard input): read the inputs from it. Alone: print the answer as JSON on stdout.",
 )
 @click.option(
-    "--url", default="http://127.0.0.1:8000", show_default=True, envvar="CONCH_URL", help="http, https, grpc, grpcs."
+    "--url",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    envvar="CONCH_URL",
+    help="The server: http://, https://, grpc:// or grpcs://.",
 )
 @click.option("--model-version", type=click.IntRange(1), help="Ask this version.  [default: the latest]")
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Only this output; may be repeated.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Seconds."
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds until each request is given up.",
 )
-@click.option(
-    "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Requests at once, for many rows."
-)
+@click.option("--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Requests at once.")
 @click.option("--api-key", envvar="CONCH_API_KEY", help="Sent as `Authorization: Bearer`.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header to send; may be repeated.")
 @click.option("--ca-file", help="PEM file of the authority to trust.")

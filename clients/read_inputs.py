@@ -6,6 +6,7 @@ Knows the model's signature, and nothing of the server. Needs no pandas: the cor
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,8 @@ def from_images(signature: ModelSignature, paths: Sequence[Path]) -> Requests:
 def from_json(source: str) -> Requests:
     """One request or a list of them: inputs by name, or in the form of Triton's own HTTP protocol.
 
-    ``{"text": ["a", "b"]}``, or ``{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2, 1], "data": [...]}]}``.
+    ``{"text": ["a", "b"]}``, or
+    ``{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2, 1], "data": ["a", "b"]}]}``.
     Raises: InvalidInput when it cannot be read.
     """
     content = sys.stdin.buffer.read() if source == STDIN else _read(Path(source))
@@ -76,7 +78,7 @@ def from_csv(signature: ModelSignature, path: Path) -> Requests:
     Columns that are no input are left out, with a note. Raises: InvalidInput, naming row and column.
     """
     try:
-        rows = list(csv.reader(_read(path).decode("utf-8-sig").splitlines()))
+        rows = list(csv.reader(io.StringIO(_read(path).decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput("the file is no CSV in UTF-8", where=path, got=error) from error
     rows = [row for row in rows if row]
@@ -112,7 +114,7 @@ def from_csv(signature: ModelSignature, path: Path) -> Requests:
 
 
 def _cut(signature: ModelSignature, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Items as requests: as many in each as the model takes; one, without a batch dimension, where it takes no batch."""
+    """Items as requests: as many in each as the model takes; where it takes no batch, one, without that dimension."""
     if signature.batched:
         # The rules of clients.convert make [n, 1] of n values; wider items have their dimensions already.
         return list(split(columns, signature.max_batch_size))

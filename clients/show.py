@@ -47,7 +47,7 @@ def table(answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[
     """Columns and rows: the item's label where there is one, then the outputs."""
     names = list(answers[0]) if answers else []
     labelled = len(labels) == len(answers)
-    rows = [
+    rows: list[list[object]] = [
         [*([_short(labels[index])] if labelled else []), *(cell(answer[name]) for name in names)]
         for index, answer in enumerate(answers)
     ]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from server.ports import choose
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -33,9 +35,9 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def environment(free_ports) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """A stranger's shell with the virtual environment active; ports of its own, so that tests can run side by side."""
-    http, grpc, metrics = free_ports(3)
+    http, grpc, metrics = choose("127.0.0.1", 3)
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONCH_SERVE_HTTP_PORT": str(http),

@@ -197,7 +197,8 @@ def sample(name: str, repository: Path, trial: bool, as_json: bool) -> None:
     for each in names:
         module = samples.sample(each)
         options = dataclasses.replace(module.options(repository), trial=trial)
-        reports.append(_export(options, functools.partial(module.source, options)))
+        with _extras():
+            reports.append(_export(options, functools.partial(module.source, options)))
         report.print_report(reports[-1])
     if as_json:
         from conch.terminal import print_json
@@ -211,7 +212,7 @@ Finish = Callable[[ExportOptions, Callable[[], "Source"]], None]
 
 @contextmanager
 def _command(shared: dict[str, Any], default_name: str) -> Iterator[tuple[ExportOptions, Finish]]:
-    """The options of a command, and what ends it: load, export, report. An extra that is not installed is named."""
+    """The options of a command, and what ends it: load, export, report."""
     options = _options(shared, default_name)
     options.check()
 
@@ -224,8 +225,15 @@ def _command(shared: dict[str, Any], default_name: str) -> Iterator[tuple[Export
         if shared["as_json"]:
             print_json(report.to_json())
 
-    try:
+    with _extras():
         yield options, finish
+
+
+@contextmanager
+def _extras() -> Iterator[None]:
+    """Name the extra to install when a framework is missing."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise ExportError(
             f"exporting needs the package {error.name}",

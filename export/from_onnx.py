@@ -64,7 +64,6 @@ def load(path: Path, options: ExportOptions) -> Source:
         reference=_lazily(path),
         samples=samples,
         write=write,
-        infer_arguments="--json FILE.json",
         notes=notes,
     )
 

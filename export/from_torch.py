@@ -72,7 +72,6 @@ def build(loaded: Loaded, options: ExportOptions, *, outputs: Sequence[str] = ()
         reference=reference,
         samples=samples,
         write=write,
-        infer_arguments="--json FILE.json",
     )
 
 

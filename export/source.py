@@ -72,7 +72,8 @@ class Source:
     ``provenance`` goes into the manifest: kind, path or id, framework versions.
     ``tolerances`` are absolute, by precision, where this kind of model has others than `export.parity` gives.
     ``parameters`` are the served model's backend parameters beside those that the options decide. ``infer_arguments``
-    follow `conch infer NAME` in the report, e.g. ``--text "good morning"``; ``notes`` are shown there too.
+    follow `conch infer NAME` in the report, e.g. ``--text "good morning"``, where the inputs do
+    not tell; ``notes`` are shown there too.
     ``read_samples`` reads a user's data file (--calibration) as inputs of the model; None takes `export.read_samples`.
     """
 

@@ -5,6 +5,11 @@ Everything is put together in a stage, which is gone when anything fails: the re
 
 from __future__ import annotations
 
+import errno
+import os
+import shlex
+import shutil
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +27,9 @@ from export.report import Report
 from export.run_file import FILE_NAMES
 from export.source import Source
 
+# Less free space than this, and a failure is put down to the disk.
+FULL_BYTES = 64 << 10
+
 
 def run(source: Source, options: ExportOptions) -> Report:
     """Export a source as the next version of ``options.name``.
@@ -33,10 +41,10 @@ def run(source: Source, options: ExportOptions) -> Report:
     target = release(options.target)
     repository = Repository(options.repository)
     with progress() as bars, repository.stage() as stage:
-        steps = Steps(bars)
         # In the stage's folder, so that it goes with the stage, and moving from here is a rename.
         work = stage.path.parent / "work"
         work.mkdir()
+        steps = Steps(bars, work)
         file = work / FILE_NAMES[options.format]
         with steps.step("convert"):
             source.write(file, options)
@@ -85,25 +93,48 @@ def run(source: Source, options: ExportOptions) -> Report:
         opset=checked.opset,
         ir_version=checked.ir_version,
         notes=source.notes,
-        infer_arguments=source.infer_arguments,
+        infer_arguments=source.infer_arguments or infer_arguments(source),
     )
 
 
 @dataclass
 class Steps:
-    """Shows one line a step while it runs, and remembers how long each took."""
+    """Shows one line a step while it runs, and remembers how long each took.
+
+    A library that fails for want of disk space says so in its own way, or not at all; so ``folder``'s file system is
+    looked at when one fails.
+    """
 
     bars: Progress
+    folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """One step of the export."""
+        """One step of the export. Raises: OSError for whatever fails on a full disk."""
         task = self.bars.add_task(name, total=None)
         start = time.monotonic()
-        yield
+        try:
+            yield
+        except Exception as error:
+            if shutil.disk_usage(self.folder).free < FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from error
+            raise
         self.seconds[name] = round(time.monotonic() - start, 3)
         self.bars.update(task, total=1, completed=1)
+
+
+def infer_arguments(source: Source) -> str:
+    """What follows `conch infer NAME` for these inputs: the first sample's text, or a file of the kind that fits."""
+    inputs = source.signature.inputs if source.pipeline is None else source.pipeline.inputs
+    names = {spec.name for spec in inputs}
+    if "image" in names:
+        return "--image FILE"
+    if "text" in names and source.pipeline is not None and source.pipeline.requests:
+        first = source.pipeline.requests[0]["text"].ravel()[0]
+        text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+        return f"--text {shlex.quote(textwrap.shorten(text, 60, placeholder=' ...'))}"
+    return "--csv FILE.csv" if all(spec.dims == (1,) for spec in inputs) else "--json FILE.json"
 
 
 def _size(folder: Path) -> int:

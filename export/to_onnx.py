@@ -55,7 +55,7 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
             assert program is not None
             program.model.ir_version = min(program.model.ir_version, release(options.target).max_ir_version)
             program.save(str(path), external_data=_weight_bytes(module) > ONE_FILE_BYTES)
-    except ExportError:
+    except (ExportError, OSError):
         raise
     except Exception as error:  # the exporter raises whatever the module's code raises
         raise _torch_error(error, names, signature) from error

@@ -36,7 +36,7 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
             traced = torch.jit.trace(wrapped.eval(), tensors, check_trace=False)
             # Not frozen: freezing turns weights into constants, which a server cannot move to a GPU.
             torch.jit.save(traced, str(path))
-    except ExportError:
+    except (ExportError, OSError):
         raise
     except Exception as error:  # whatever the module's code raises
         raise ExportError(

@@ -94,9 +94,11 @@ def parse_steps(document: Mapping[str, Any]) -> Steps:
     if channels not in (1, 3):
         raise ValueError(f"channels: got {channels!r}, expected 1 (grey) or 3 (RGB)")
     exact, edge, crops = _sizes(document, family)
-    normalized = bool(document.get("do_normalize", "image_mean" in document))
+    # MobileViT was trained on BGR pixels from 0 to 1: its processor flips by default and never normalizes.
+    mobilevit = family == "MobileViT"
+    normalized = bool(document.get("do_normalize", "image_mean" in document)) and not mobilevit
     rescaled = bool(document.get("do_rescale", True))
-    reverses = document.get("do_flip_channel_order", False)
+    reverses = bool(document.get("do_flip_channel_order", mobilevit))
     return Steps(
         channels=channels,
         on_white=bool(document.get("do_convert_rgb", False)),
@@ -107,7 +109,7 @@ def parse_steps(document: Mapping[str, Any]) -> Steps:
         rescale_factor=float(document.get("rescale_factor", 1 / 255)) if rescaled else None,
         mean=_per_channel(document, "image_mean", channels) if normalized else None,
         std=_per_channel(document, "image_std", channels) if normalized else None,
-        reverse_channels=bool(reverses),
+        reverse_channels=reverses,
     )
 
 

@@ -1,0 +1,68 @@
+"""What export relies on when it copies a folder: it is complete, alone, and hides no installed package."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = ROOT / "python_backends"
+FOLDERS = sorted(path.parent.name for path in SOURCES.glob("*/model.py"))
+LOGIC = sorted(path.relative_to(SOURCES) for path in SOURCES.glob("*/*.py") if path.name != "model.py")
+# The package that brings a module of another name.
+PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
+
+
+def imported(folder: Path) -> set[str]:
+    """The top-level names that a folder's code imports."""
+    names = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+def test_there_is_one_folder_for_each_model() -> None:
+    assert FOLDERS == ["classify", "image_preprocess", "pool_embeddings", "text_tokenizer", "token_classify"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_requirements_name_what_the_code_imports(folder: str) -> None:
+    own = {path.stem for path in (SOURCES / folder).glob("*.py")}
+    needed = imported(SOURCES / folder) - own - set(sys.stdlib_module_names) - {"triton_python_backend_utils"}
+    lines = (SOURCES / folder / "requirements.txt").read_text(encoding="utf-8").split()
+    named = {re.split(r"[<>=!~]", line)[0] for line in lines}
+    assert {PACKAGES.get(name, name) for name in needed} == named
+
+
+@pytest.mark.parametrize("path", LOGIC, ids=str)
+def test_no_installed_package_has_the_name_of_a_logic_file(path: Path) -> None:
+    assert importlib.util.find_spec(path.stem) is None, "inside Triton the installed package would win"
+    assert not (ROOT / path.stem).exists()
+
+
+def test_logic_files_differ_in_name() -> None:
+    names = [path.name for path in LOGIC]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_readme_has_a_row(folder: str) -> None:
+    assert f"| `{folder}` |" in (SOURCES / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_parameter_is_in_the_readme(folder: str) -> None:
+    tree = ast.parse((SOURCES / folder / "model.py").read_text(encoding="utf-8"))
+    (value,) = (n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "PARAMETERS")
+    readme = (SOURCES / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in readme.splitlines() if line.startswith(f"| `{folder}` |"))
+    assert [name for name in ast.literal_eval(value) if f"`{name}`" not in row] == []

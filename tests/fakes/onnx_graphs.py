@@ -1,0 +1,71 @@
+"""Tiny ONNX graphs, as the bytes of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+Dims = Sequence[int | str | None]
+FP32 = TensorProto.FLOAT
+
+
+def identity(onnx_type: int = FP32, dims: Dims = ("batch", 3)) -> bytes:
+    """Graph y = x."""
+    return _file(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [helper.make_tensor_value_info("x", onnx_type, dims)],
+        [helper.make_tensor_value_info("y", onnx_type, dims)],
+    )
+
+
+def affine(weight: np.ndarray, bias: np.ndarray) -> bytes:
+    """Graph y [batch, m] = x [batch, n] @ weight [n, m] + bias [m], and y2 = 2 * y."""
+    n, m = weight.shape
+    return _file(
+        [
+            helper.make_node("MatMul", ["x", "weight"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["y"]),
+            helper.make_node("Add", ["y", "y"], ["y2"]),
+        ],
+        [helper.make_tensor_value_info("x", FP32, ["batch", n])],
+        [helper.make_tensor_value_info(name, FP32, ["batch", m]) for name in ("y", "y2")],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+
+
+def lookup(table: np.ndarray) -> bytes:
+    """Graph y [batch] = table [n] at x INT64 [batch, 1]: fails for an index beyond the table."""
+    return _file(
+        [helper.make_node("Gather", ["table", "x"], ["y"], axis=0)],
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 1])],
+        [helper.make_tensor_value_info("y", FP32, ["batch", 1])],
+        [numpy_helper.from_array(table, "table")],
+    )
+
+
+def add_with_default(default: np.ndarray) -> bytes:
+    """Graph y [n] = x [n] + bias [n], where ``bias`` is an input with a default."""
+    n = len(default)
+    return _file(
+        [helper.make_node("Add", ["x", "bias"], ["y"])],
+        [helper.make_tensor_value_info(name, FP32, [n]) for name in ("x", "bias")],
+        [helper.make_tensor_value_info("y", FP32, [n])],
+        [numpy_helper.from_array(default, "bias")],
+    )
+
+
+def total(dims: Dims = ("batch", "n")) -> bytes:
+    """Graph y [1, 1] = the sum of all of x: a graph that mixes the items of a batch, and does not say so."""
+    return _file(
+        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)],
+        [helper.make_tensor_value_info("x", FP32, dims)],
+        [helper.make_tensor_value_info("y", FP32, ["batch", 1])],
+    )
+
+
+def _file(nodes: list, inputs: list, outputs: list, initializers: Sequence = ()) -> bytes:  # type: ignore[type-arg]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())

@@ -71,9 +71,7 @@ def load_error(failed: Sequence[ModelState]) -> ModelLoadError:
     """The error that names each model that failed, and why; what others depend on comes first."""
     names = list(dict.fromkeys(r.name for r in failed))
     reasons = "".join(f"\n    {r.name}{f' version {r.version}' if r.version else ''}: {r.reason}" for r in failed)
-    what = (
-        f"model {names[0]} did not load" if len(names) == 1 else f"{len(names)} models did not load: {', '.join(names)}"
-    )
+    what = f"model {names[0]} did not load" if len(names) == 1 else "these models did not load: " + ", ".join(names)
     fix = advice(failed[0]) if len(names) == 1 else f"{names[0]}: {advice(failed[0])}"
     return ModelLoadError(what, got=reasons, fix=fix)
 

@@ -1,0 +1,106 @@
+"""docker-compose.yml is valid, mounts what exists, and agrees with the rest of the project."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from conch.releases import DEFAULT_TARGET
+
+ROOT = Path(__file__).parents[3]
+SERVICES = ["triton", "triton-gpu"]
+VARIABLE = re.compile(r"\$\{\w+:-([^}]*)\}")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return (ROOT / "docker-compose.yml").read_text()
+
+
+@pytest.fixture(scope="module")
+def compose(text: str) -> Any:
+    """The file with every variable at its default."""
+    return yaml.safe_load(VARIABLE.sub(r"\1", text))
+
+
+def schema() -> Any:
+    """The compose specification's own schema, as check-jsonschema carries it."""
+    folder = importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+    return json.loads((folder / "compose-spec.json").read_text())
+
+
+def test_it_follows_the_compose_specification(text: str) -> None:
+    jsonschema.validate(yaml.safe_load(text), schema())
+
+
+def test_the_schema_would_find_a_mistake(text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(text.replace("shm_size:", "shm_siez:")), schema())
+
+
+def test_every_variable_has_a_default(text: str) -> None:
+    assert "$" not in VARIABLE.sub("", text)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_path_of_this_machine_exists(compose: Any, service: str) -> None:
+    service = compose["services"][service]
+    sources = [volume["source"] for volume in service["volumes"]]
+    assert sources
+    assert all((ROOT / source).is_dir() for source in sources)
+    assert (ROOT / service["build"]["context"] / "Dockerfile").is_file()
+
+
+def test_the_mounted_repository_is_in_git() -> None:
+    kept = [p for p in (ROOT / "model_repository").iterdir() if p.name == ".gitkeep" or (p / "config.pbtxt").is_file()]
+    assert kept
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_repository_is_read_only_and_what_the_server_reads(compose: Any, service: str) -> None:
+    [volume] = compose["services"][service]["volumes"]
+    assert volume["read_only"] is True
+    assert f"--model-repository={volume['target']}" in compose["services"][service]["command"]
+
+
+def test_the_release_is_the_embedded_servers() -> None:
+    dockerfile = (ROOT / "server/image/Dockerfile").read_text()
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert f"ARG TRITON_VERSION={DEFAULT_TARGET}" in dockerfile
+    assert "FROM nvcr.io/nvidia/tritonserver:${TRITON_VERSION}-py3" in dockerfile
+    assert set(re.findall(r"\$\{TRITON_VERSION:-([^}]*)\}", text)) == {DEFAULT_TARGET}
+
+
+def test_what_the_dockerfile_copies_exists() -> None:
+    folder = ROOT / "server/image"
+    copied = re.findall(r"^COPY (\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE)
+    assert copied
+    assert all((folder / name).is_file() for name in copied)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_all_three_ports_are_published_on_loopback(compose: Any, service: str) -> None:
+    assert compose["services"][service]["ports"] == [f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_stopping_outlasts_triton_s_own_drain(compose: Any, service: str) -> None:
+    service = compose["services"][service]
+    [drain] = [c.partition("=")[2] for c in service["command"] if c.startswith("--exit-timeout-secs")]
+    assert int(service["stop_grace_period"].removesuffix("s")) > int(drain)
+    assert any("/v2/health/ready" in part for part in service["healthcheck"]["test"])
+    assert service["shm_size"]
+
+
+def test_only_the_gpu_service_asks_for_gpus(compose: Any) -> None:
+    assert "deploy" not in compose["services"]["triton"]
+    assert compose["services"]["triton-gpu"]["profiles"] == ["gpu"]
+    devices = compose["services"]["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices[0]["capabilities"] == ["gpu"]

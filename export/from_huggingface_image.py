@@ -95,6 +95,7 @@ def load_image_classification(checkpoint: Checkpoint, options: ExportOptions) ->
         write=writer(module, samples[0], signature),
         pipeline=pipeline,
         infer_arguments="--image FILE",
+        read_samples=lambda path: [processor.read([file]) for file in read_images(path)],
     )
 
 

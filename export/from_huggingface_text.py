@@ -13,8 +13,10 @@ sentence-transformers' definitions of each task.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from export.from_huggingface_tokenizer import Tokenizer, open_tokenizer
 from export.from_huggingface_torch import run, to_torch, writer
 from export.options import ExportOptions
 from export.python_parts import TEXT, TEXT_PAIR, classify_part, labels_file
+from export.quiet import quiet
 from export.source import PipelineParts, PythonPart, Reference, Source, Tensors
 
 Tensor = Any
@@ -68,7 +71,7 @@ def load_embeddings(checkpoint: Checkpoint, options: ExportOptions) -> Source:
         reference=lambda request: {"embedding": run(module, tokenizer.encode(read_strings(request["text"])))[0]},
     )
     more = {"pooling": "+".join(plan.modes), "normalize": plan.normalize, "prompt": plan.prompt}
-    return _source(checkpoint, "embeddings", module, tokenizer, signature, pipeline, texts, options, more)
+    return _source(checkpoint, "embeddings", module, tokenizer, signature, pipeline, options, more)
 
 
 def load_text_classification(checkpoint: Checkpoint, options: ExportOptions) -> Source:
@@ -95,7 +98,7 @@ def load_text_classification(checkpoint: Checkpoint, options: ExportOptions) -> 
         reference=reference,
     )
     more = {"labels": len(names), "activation": activation}
-    return _source(checkpoint, "text-classification", module, tokenizer, signature, pipeline, texts, options, more)
+    return _source(checkpoint, "text-classification", module, tokenizer, signature, pipeline, options, more)
 
 
 def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) -> Source:
@@ -124,10 +127,11 @@ def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) ->
             assets={"labels.txt": labels_file(names)},
             packages=("numpy>=1.26",),
         ),
+        reference=entity_reference(model, tokenizer, names) if options.precision == "fp32" else None,
     )
     signature = ModelSignature(tokenizer.inputs, (logits,), options.max_batch_size)
     more = {"labels": len(names)}
-    return _source(checkpoint, "token-classification", module, tokenizer, signature, pipeline, texts, options, more)
+    return _source(checkpoint, "token-classification", module, tokenizer, signature, pipeline, options, more)
 
 
 def load_rerank(checkpoint: Checkpoint, options: ExportOptions) -> Source:
@@ -160,9 +164,8 @@ def load_rerank(checkpoint: Checkpoint, options: ExportOptions) -> Source:
         model_output_map={RERANK_OUTPUT: "score"},
         reference=reference,
     )
-    texts = tuple(f"{a} {b}" for a, b in pairs)
     more = {"activation": type(activation).__name__.lower()}
-    return _source(checkpoint, "rerank", module, tokenizer, signature, pipeline, texts, options, more, pairs=pairs)
+    return _source(checkpoint, "rerank", module, tokenizer, signature, pipeline, options, more)
 
 
 class Logits(torch.nn.Module):  # type: ignore[misc]
@@ -188,6 +191,48 @@ class Relevance(Logits):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Tokens of pairs [b, n] -> scores [b, 1]."""
         return self.activation(super().forward(input_ids, attention_mask, token_type_ids))
+
+
+def entity_reference(model: Any, tokenizer: Tokenizer, names: Sequence[str]) -> Reference | None:
+    """transformers' own pipeline with the strategy "simple", in the form of `entities`; None for labels it misreads.
+
+    Its texts are put together from tokens, ours are cut from the original, without white space around them.
+    """
+    from transformers import TokenClassificationPipeline
+
+    # In the schemes BIOES and BILOU, single tokens and last ones have prefixes that transformers takes for a kind.
+    if any(name[:2] in ("S-", "U-", "E-", "L-") for name in names):
+        return None
+    with quiet():
+        tagger = TokenClassificationPipeline(model=model, tokenizer=tokenizer.inner, aggregation_strategy="simple")
+
+    def reference(request: Tensors) -> dict[str, Array]:
+        answers = []
+        for text in read_strings(request["text"]):
+            with quiet():
+                found = tagger(text)
+            spans = [(row, *_trim(text, row["start"], row["end"])) for row in found]
+            entities = [
+                {
+                    "label": row["entity_group"],
+                    "score": float(row["score"]),
+                    "start": start,
+                    "end": end,
+                    "text": text[start:end],
+                }
+                for row, start, end in spans
+                if start < end
+            ]
+            answers.append(json.dumps(entities, ensure_ascii=False))
+        return {"entities": strings(*answers)}
+
+    return reference
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """A span without the white space at its ends."""
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
 
 
 def rerank_activation(config: Any) -> Any:
@@ -245,25 +290,8 @@ def _text_requests(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Mapping[
     return tuple({"text": strings(text)} for text in (*texts, *([long] if long else [])))
 
 
-def _model_samples(
-    tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[tuple[str, str]] | None, batch: int
-) -> list[dict[str, Array]]:
-    """Each text alone, then a padded batch, then one as long as the model takes: what a server will see."""
-
-    def encode(start: int, stop: int) -> dict[str, Array]:
-        if pairs is None:
-            return tokenizer.encode(texts[start:stop])
-        return tokenizer.encode([a for a, _ in pairs[start:stop]], [b for _, b in pairs[start:stop]])
-
-    samples = [encode(index, index + 1) for index in range(len(texts))]
-    if batch > 1 and len(texts) > 1:
-        # From the middle, where lengths are everyday ones: this is to see the mask work.
-        start = len(texts) // 4
-        samples.append(encode(start, start + min(3, batch)))
-    long = _long_text(texts, tokenizer)
-    if long is not None:
-        samples.append(tokenizer.encode([long]))
-    return samples
+def _encode_pairs(tokenizer: Tokenizer, rows: Sequence[tuple[str, str]]) -> dict[str, Array]:
+    return tokenizer.encode([first for first, _ in rows], [second for _, second in rows])
 
 
 def _source(
@@ -273,22 +301,44 @@ def _source(
     tokenizer: Tokenizer,
     signature: ModelSignature,
     pipeline: PipelineParts,
-    texts: Sequence[str],
     options: ExportOptions,
     more: Mapping[str, Any],
-    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> Source:
+    """What the text tasks have in common: samples of the model, its reference, its writer, where it comes from."""
     names = [spec.name for spec in signature.outputs]
-    samples = _model_samples(tokenizer, texts, pairs, options.max_batch_size)
-    reference: Reference = lambda tensors: dict(zip(names, run(module, tensors), strict=True))  # noqa: E731
-    inner = next(iter(module.children()))
+
+    def reference(tensors: Tensors) -> dict[str, Array]:
+        return dict(zip(names, run(module, tensors), strict=True))
+
+    def encode(path: Path | None, rows: slice) -> dict[str, Array]:
+        if TEXT_PAIR in pipeline.inputs:
+            return _encode_pairs(tokenizer, read_pairs(path)[rows])
+        return tokenizer.encode(read_texts(path)[rows])
+
+    def one_by_one(path: Path | None) -> list[dict[str, Array]]:
+        count = len(read_pairs(path) if TEXT_PAIR in pipeline.inputs else read_texts(path))
+        return [encode(path, slice(index, index + 1)) for index in range(count)]
+
+    samples = one_by_one(options.samples)
+    if options.max_batch_size > 1 and len(samples) > 1:
+        # A padded batch, from the middle, where lengths are everyday ones: this is to see the mask work.
+        start = len(samples) // 4
+        samples.append(encode(options.samples, slice(start, start + min(3, options.max_batch_size))))
+    long = _long_text([str(array) for request in pipeline.requests for array in request["text"].ravel()], tokenizer)
+    if long is not None:
+        samples.append(tokenizer.encode([long]))
     return Source(
-        provenance={**provenance(checkpoint, task, inner), "max_length": tokenizer.max_length, **more},
+        provenance={
+            **provenance(checkpoint, task, next(module.children())),
+            "max_length": tokenizer.max_length,
+            **more,
+        },
         signature=signature,
         reference=reference,
         samples=samples,
         write=writer(module, samples[0], signature),
         pipeline=pipeline,
+        read_samples=one_by_one,
     )
 
 

@@ -117,7 +117,9 @@ def open_tokenizer(
             expected="input_ids and attention_mask among " + ", ".join(forward),
         )
     _check_vocabulary(inner, model, folder)
-    return Tokenizer(inner, tensors, find_max_length(inner, model, max_length))
+    # transformers' pipelines cut texts by this number alone.
+    inner.model_max_length = find_max_length(inner, model, max_length)
+    return Tokenizer(inner, tensors, inner.model_max_length)
 
 
 def _lowercase(inner: Any) -> None:

@@ -182,8 +182,8 @@ CASES = {
         good={"image": strings(png((255, 0, 255)), png((0, 0, 255)))},
         output="pixel_values",
         due=[[[[1], [1]], [[-1], [-1]], [[1], [1]]], [[[-1], [-1]], [[-1], [-1]], [[1], [1]]]],
-        bad={"image": strings(png((0, 0, 0)), png((0, 0, 0))[:-20])},
-        message="input image: got a broken PNG file at index 1",
+        bad={"image": strings(png((0, 0, 0)), png((0, 0, 0))[:40])},
+        message="input image: got 40 bytes at index 1 that are no picture, expected JPEG, PNG or WebP",
     ),
     "pool_embeddings": Case(
         inputs={"last_hidden_state": ("FP32", [-1, 2]), "attention_mask": IDS},
@@ -268,7 +268,7 @@ def test_a_bad_request_in_a_merged_batch_fails_alone(
 def test_a_wrong_asset_stops_the_load_and_is_named(triton: Any) -> None:
     case, name = CASES["classify"], "python_backend_wrong_rules"
     assets = {"labels.txt": LABELS, "rules.yaml": "others: x\nthresholds: {spm: 0.5}\n"}
-    with pytest.raises(ModelLoadError, match="rules.yaml line 2: .*did you mean 'spam'"):
+    with pytest.raises(ModelLoadError, match=r"rules\.yaml line 2: .*did you mean 'spam'"):
         triton.add(name, config(name, case.inputs, case.outputs), files("classify") | assets)
 
 

@@ -33,6 +33,7 @@ class Checked:
 
 def check(path: Path, source: Source, target: Release) -> Checked:
     """Check a written file, from its header to its answers. Raises: ExportError, naming the check that failed."""
+    check_ranks(source.signature)
     if path.suffix == ".onnx":
         checked = check_onnx(path, source.signature, target)
     else:
@@ -40,6 +41,18 @@ def check(path: Path, source: Source, target: Release) -> Checked:
     for probe in probes(source.samples, source.signature):
         check_run(checked.run, probe, source.signature)
     return checked
+
+
+def check_ranks(signature: ModelSignature) -> None:
+    """Raise ExportError for a tensor of one number an item: Triton loads no config whose dims are empty."""
+    for spec in (*signature.inputs, *signature.outputs):
+        if not spec.dims:
+            raise ExportError(
+                f"tensor {spec.name} has no dimension beside the batch, and Triton wants one",
+                got=spec.describe(batched=signature.batched),
+                expected=f"{spec.name} [batch, 1]",
+                fix="reshape it in the model, e.g. y.unsqueeze(1), or pass --max-batch-size 0",
+            )
 
 
 def check_onnx(path: Path, signature: ModelSignature, target: Release) -> Checked:

@@ -59,7 +59,7 @@ def test_a_colliding_output_name_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_target_cannot_load_is_refused(model: onnx.ModelProto, got: str, limit: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="too new for Triton 24.10") as raised:
+    with pytest.raises(ExportError, match=r"too new for Triton 24\.10") as raised:
         check(model, tmp_path)
     assert (raised.value.got, raised.value.expected) == (got, limit)
 
@@ -84,6 +84,12 @@ def test_strings_keep_a_model_off_the_gpu(tmp_path: Path) -> None:
     checked = check_graph.check_onnx(path, signature, TARGET)
     assert checked.cpu_only
     assert checked.run({"x": np.array([b"ja"], dtype=object)})["y"].tolist() == ["JA"]
+
+
+def test_a_tensor_of_one_number_an_item_is_refused() -> None:
+    with pytest.raises(ExportError, match="no dimension beside the batch") as raised:
+        check_graph.check_ranks(ModelSignature((TensorSpec("x", "FP32", ()),), (), 8))
+    assert raised.value.expected == "x [batch, 1]"
 
 
 def test_no_onnx_file(tmp_path: Path) -> None:

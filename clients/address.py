@@ -83,10 +83,12 @@ class ConnectionOptions:
 def parse_address(url: str) -> Address:
     """Parse one URL. Raises: InvalidInput when the scheme is missing or unknown, or the host or port is."""
     schemes = "http://, https://, grpc:// or grpcs://"
+    if not isinstance(url, str):
+        raise InvalidInput("an address is text", got=f"{type(url).__name__} {url!r}", expected=f"a URL with {schemes}")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise InvalidInput(f"{url!r} is no address", got=error, expected=f"a URL with {schemes}") from error
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise InvalidInput(

@@ -34,7 +34,7 @@ def to_array(spec: TensorSpec, value: Any, *, batched: bool) -> Array:
     Raises: InvalidInput, with what came and what the tensor takes. Sizes of dimensions are not checked here.
     """
     array = _as_bytes(spec, value) if spec.datatype == "BYTES" else _as_numbers(spec, value, batched)
-    return np.ascontiguousarray(_shaped(spec, array, batched=batched))
+    return np.asarray(_shaped(spec, array, batched=batched), order="C")
 
 
 def text(array: npt.ArrayLike) -> Array:

@@ -139,7 +139,7 @@ def _broken(exception: BaseException, names: set[str], address: Address, where: 
         return Failure(_not_trusted(got, address, where))
     if "gaierror" in names or type(cause).__name__ == "gaierror" or "ClientConnectorDNSError" in names:
         return Failure(_no_such_host(got, address, where))
-    if names & _NOT_HTTP:
+    if names & _NOT_HTTP and not names & _CLOSED:  # geventhttpclient takes a closed connection for a parse error
         error = ServerUnavailable(
             "what answers there does not speak HTTP",
             where=where,
@@ -241,9 +241,9 @@ def _too_large(operation: Operation, where: str, got: str) -> RequestTooLarge:
 
 def _no_answer(got: str, address: Address, where: str) -> ServerUnavailable:
     fix = "start the server (`conch serve`), or check the address"
-    other = {8000: "grpc", 8001: "http"}.get(address.port)
-    if other and address.is_grpc == (other == "http"):
-        fix += f"; port {address.port} is usually Triton's {other} port"
+    usual = {8000: "http", 8001: "grpc"}.get(address.port)
+    if usual and address.is_grpc != (usual == "grpc"):
+        fix += f"; port {address.port} is usually Triton's {usual} port"
     return ServerUnavailable(f"no server answers at {address}", where=where, got=got or "no answer", fix=fix)
 
 

@@ -46,7 +46,7 @@ def cell(value: Any) -> str | int | float:
 def table(answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[list[str], list[list[object]]]:
     """Columns and rows: the item's label where there is one, then the outputs."""
     names = list(answers[0]) if answers else []
-    labelled = len(labels) == len(answers)
+    labelled = bool(answers) and len(labels) == len(answers)
     rows: list[list[object]] = [
         [*([_short(labels[index])] if labelled else []), *(cell(answer[name]) for name in names)]
         for index, answer in enumerate(answers)

@@ -125,7 +125,7 @@ def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) ->
                 options.max_batch_size,
             ),
             assets={"labels.txt": labels_file(names)},
-            packages=("numpy>=1.26",),
+            packages=("numpy>=1.26,<2",),
         ),
         reference=entity_reference(model, tokenizer, names) if options.precision == "fp32" else None,
     )
@@ -262,7 +262,7 @@ def tokenizer_part(
         signature=ModelSignature((TEXT, TEXT_PAIR) if pairs else (TEXT,), outputs, options.max_batch_size),
         parameters=parameters,
         assets={"tokenizer.json": tokenizer.asset()},
-        packages=("numpy>=1.26", tokenizer.package),
+        packages=("numpy>=1.26,<2", tokenizer.package),
     )
 
 

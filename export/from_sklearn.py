@@ -249,7 +249,7 @@ def _pipeline(source: Source, columns: Columns, answering: Answering, options: E
         signature=signature,
         parameters={"activation": "softmax" if answering.kind == "decision" else "none"},
         assets={"labels.txt": "".join(f"{label}\n" for label in answering.labels).encode()},
-        packages=("numpy>=1.26", "pyyaml>=6"),
+        packages=("numpy>=1.26,<2", "pyyaml>=6"),
         input_map={"logits": answering.output},
     )
     sample = {name: np.concatenate([s[name] for s in source.samples]) for name in source.samples[0]}

@@ -71,17 +71,18 @@ class Control:
             raise self._explain(error.status() or "", error.message() or "", *arguments) from error
 
     def _explain(self, status: str, message: str, name: str = "") -> ServerError | ServerUnavailable | ModelNotFound:
-        if "UNAVAILABLE" in status:
-            fix = "start a server with `conch serve`, or name another address"
-            return ServerUnavailable("no Triton server answers", where=self.url, got=message, fix=fix)
-        if "DEADLINE" in status:
-            return ServerError(f"no answer within {self.timeout_s:g} s", where=self.url, got=message)
+        # Triton gives the status UNAVAILABLE to what it refuses by its settings, too.
         if "restricted" in message:
             fix = "give the header that the server's restriction names"
             return ServerError("this API is restricted on this server", where=self.url, got=message, fix=fix)
+        if "DEADLINE" in status:
+            return ServerError(f"no answer within {self.timeout_s:g} s", where=self.url, got=message)
         if "explicit model load / unload is not allowed" in message:
             fix = "start the server with --control explicit; in poll mode it loads by itself"
             return ServerError("the server does not take load calls", where=self.url, got=message, fix=fix)
+        if "UNAVAILABLE" in status:
+            fix = "start a server with `conch serve`, or name another address"
+            return ServerUnavailable("no Triton server answers", where=self.url, got=message, fix=fix)
         if name and "failed to poll from model repository" in message:
             known = sorted({m.name for m in self.index()})
             close = nearest(name, known)

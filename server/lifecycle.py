@@ -89,6 +89,15 @@ class TritonServer(ABC):
             return self.log_path.read_text(encoding="utf-8", errors="replace")
         return self._last_log
 
+    def log_since(self, position: int) -> tuple[str, int]:
+        """The whole lines that were logged after a position in bytes, and the position for the next call."""
+        if self._scratch is None:
+            return "", position
+        with open(self.log_path, "rb") as file:
+            file.seek(position)
+            lines, newline, _ = file.read().rpartition(b"\n")
+        return lines.decode("utf-8", errors="replace"), position + len(lines) + len(newline)
+
     def is_running(self) -> bool:
         """Whether the server's process runs."""
         return self._process is not None and self._process.exit_code() is None

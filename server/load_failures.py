@@ -17,6 +17,7 @@ PORT_TAKEN = re.compile(r"already in use|failed to start (?:HTTP|GRPC|Metrics) s
 _LOG_LINE = re.compile(r'^(?:\S+Z [EWIV]|[EWIV]\d{4} \S+) \d+ \S+\] ?"?(.*?)"?$')
 _PROTOBUF = re.compile(r"^\[libprotobuf ERROR [^]]*\] Error parsing text-format \S+: (.*)$")
 _DEPENDS = re.compile(r"ensemble '([^']+)' depends on '([^']+)' which has no loaded version")
+_USAGE = "Usage: tritonserver [options]"
 _NOT_GIVEN = "the server gives no reason: is it in the repository?"
 
 # (what the reason looks like, what to do), the first that matches counts.
@@ -35,8 +36,13 @@ _ADVICE = (
 
 
 def tail(log: str, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log, without blank ones, indented."""
-    return "\n".join(f"    {line}" for line in [x for x in log.splitlines() if x.strip()][-lines:])
+    """The last lines of a log, without blank ones and without tritonserver's page of options, indented."""
+    kept = [line for line in log.splitlines() if line.strip()]
+    if _USAGE in kept:
+        # It follows the complaint about an unknown flag, and precedes the one about a wrong value.
+        end = max(index for index, line in enumerate(kept) if line.startswith("\t"))
+        kept[kept.index(_USAGE) : end + 1] = []
+    return "\n".join(f"    {line}" for line in kept[-lines:])
 
 
 def tidy(reason: str) -> str:

@@ -113,9 +113,11 @@ def _did_not_load(failed: ModelState) -> str:
 def _watch(server: TritonServer) -> None:
     """Report until the server ends. Raises: ServerError when it does."""
     known = _states(server) or {}
-    position = len(server.log())
+    _, position = server.log_since(0)
     while server.wait(LOOK_EVERY_S) is None:
-        position = _show_log(server, position)
+        logged, position = server.log_since(position)
+        for line in worth_showing(logged.splitlines()):
+            console.print(line, markup=False, soft_wrap=True)
         states = _states(server)
         if states is not None:
             now = settled(known, states)
@@ -168,15 +170,6 @@ def changes(before: States, after: States) -> list[str]:
             lines.append(_did_not_load(ModelState(row.name, row.version, row.state, tidy(row.reason))))
     gone = {key for key, row in before.items() if row.state == "READY"} - after.keys()
     return lines + [f"{name} version {version} is no longer served" for name, version in sorted(gone)]
-
-
-def _show_log(server: TritonServer, position: int) -> int:
-    """Print what was logged since; returns where the log ends now."""
-    log = server.log()
-    end = max(log.rfind("\n") + 1, position)
-    for line in worth_showing(log[position:end].splitlines()):
-        console.print(line, markup=False, soft_wrap=True)
-    return end
 
 
 def worth_showing(lines: Iterable[str]) -> list[str]:

@@ -147,8 +147,9 @@ def _over_grpc(url: str, headers: Mapping[str, str], timeout_s: float) -> _Answe
 
 
 def _explain(url: str, status: str, message: str) -> ConchError:
+    if "restricted" in message:  # Triton refuses those with the status UNAVAILABLE too
+        fix = "send its header: --header triton-grpc-protocol-NAME:VALUE"
+        return ServerError("this API is restricted on this server", where=url, got=message, fix=fix)
     if "UNAVAILABLE" in status or "DEADLINE" in status:
         return ServerUnavailable("no Triton server answers", where=url, got=message, fix=NO_SERVER)
-    fix = "this API is restricted: send its header with --header triton-grpc-protocol-NAME:VALUE"
-    fixes = fix if "restricted" in message else None
-    return ServerError("the server refused a question about itself", where=url, got=message, fix=fixes)
+    return ServerError("the server refused a question about itself", where=url, got=message)

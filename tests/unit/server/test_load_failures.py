@@ -91,6 +91,14 @@ def test_the_tail_is_the_end_without_blank_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"), [("unrecognized option '--nope'\n", ""), ("", "Invalid option value. Got many\n")]
+)
+def test_the_tail_leaves_the_page_of_options_out(before: str, after: str) -> None:
+    usage = "Usage: tritonserver [options]\n  --help\n\tPrint usage\n\nServer:\n  --id <string>\n\tIdentifier\n\n"
+    assert tail(before + usage + after) == "    " + (before + after).strip()
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use ",

@@ -43,6 +43,15 @@ def test_requirements_name_what_the_code_imports(folder: str) -> None:
     assert {PACKAGES.get(name, name) for name in needed} == named
 
 
+def test_the_image_installs_what_the_folders_require() -> None:
+    def lines(path: Path) -> set[str]:
+        text = path.read_text(encoding="utf-8")
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    required = set().union(*(lines(SOURCES / folder / "requirements.txt") for folder in FOLDERS))
+    assert lines(ROOT / "server" / "image" / "requirements.txt") == required
+
+
 @pytest.mark.parametrize("path", LOGIC, ids=str)
 def test_no_installed_package_has_the_name_of_a_logic_file(path: Path) -> None:
     assert importlib.util.find_spec(path.stem) is None, "inside Triton the installed package would win"

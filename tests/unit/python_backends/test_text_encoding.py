@@ -31,6 +31,7 @@ TEXTS = [
     "tab\tnewline\nnull\x00bell\x07 zero\u200bwidth bom\ufeff",
     "한글 자모 \u1112\u1161\u11ab\u1100\u1173\u11af",
     "العربية हिन्दी 中文字符",
+    "[SEP] </s> <pad> special tokens in a text [MASK]",
     "word " * 60,
 ]
 

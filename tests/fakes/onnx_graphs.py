@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -17,6 +17,16 @@ def identity(onnx_type: int = FP32, dims: Dims = ("batch", 3)) -> bytes:
         [helper.make_node("Identity", ["x"], ["y"])],
         [helper.make_tensor_value_info("x", onnx_type, dims)],
         [helper.make_tensor_value_info("y", onnx_type, dims)],
+    )
+
+
+def identities(onnx_types: Mapping[str, int]) -> bytes:
+    """Graph output_NAME [batch, n] = input_NAME [batch, n], for each name and its ONNX type."""
+    dims = ["batch", "n"]
+    return _file(
+        [helper.make_node("Identity", [f"input_{name}"], [f"output_{name}"]) for name in onnx_types],
+        [helper.make_tensor_value_info(f"input_{name}", kind, dims) for name, kind in onnx_types.items()],
+        [helper.make_tensor_value_info(f"output_{name}", kind, dims) for name, kind in onnx_types.items()],
     )
 
 
@@ -53,15 +63,6 @@ def add_with_default(default: np.ndarray) -> bytes:
         [helper.make_tensor_value_info(name, FP32, [n]) for name in ("x", "bias")],
         [helper.make_tensor_value_info("y", FP32, [n])],
         [numpy_helper.from_array(default, "bias")],
-    )
-
-
-def total(dims: Dims = ("batch", "n")) -> bytes:
-    """Graph y [1, 1] = the sum of all of x: a graph that mixes the items of a batch, and does not say so."""
-    return _file(
-        [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)],
-        [helper.make_tensor_value_info("x", FP32, dims)],
-        [helper.make_tensor_value_info("y", FP32, ["batch", 1])],
     )
 
 

@@ -67,6 +67,13 @@ class Same(torch.nn.Module):
         return x.clone()
 
 
+class NineSame(torch.nn.Module):
+    """Nine tensors, each as it came."""
+
+    def forward(self, a, b, c, d, e, f, g, h, i):  # type: ignore[no-untyped-def]
+        return a, b, c, d, e, f, g, h, i
+
+
 def scripted(module: torch.nn.Module) -> bytes:
     """The file of a scripted module, in evaluation mode."""
     return file_of(torch.jit.script(module.eval()))

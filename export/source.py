@@ -73,7 +73,8 @@ class Source:
     ``tolerances`` are absolute, by precision, where this kind of model has others than `export.parity` gives.
     ``parameters`` are the served model's backend parameters beside those that the options decide. ``infer_arguments``
     follow `conch infer NAME` in the report, e.g. ``--text "good morning"``, where the inputs do
-    not tell; ``notes`` are shown there too.
+    not tell; ``notes`` are shown there too. ``dynamic_batching`` False leaves requests apart, where merging them costs
+    more than it saves, or changes the answers.
     ``read_samples`` reads a user's data file (--calibration) as inputs of the model; None takes `export.read_samples`.
     """
 
@@ -88,3 +89,4 @@ class Source:
     infer_arguments: str = ""
     notes: tuple[str, ...] = ()
     read_samples: Callable[[Path], Sequence[Tensors]] | None = None
+    dynamic_batching: bool = True

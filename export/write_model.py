@@ -4,7 +4,7 @@ How a model is served is decided here, so that one config is right on a laptop a
 
 instance_group     a count, and no kind: Triton then places instances on the GPUs it finds, or else on the CPU. The kind
                    is KIND_CPU where a GPU has no kernels for the graph (int8, ai.onnx.ml, strings) and for Python code.
-dynamic_batching   with delay 0: what waits is merged, and nothing waits for it.
+dynamic_batching   with delay 0: what waits is merged, and nothing waits for it; none where the source says so.
 threads            one instance takes all cores, ONNX Runtime's default, so nothing is said. Several share them:
                    ceil(cores / instances) each, of the machine that exported.
 """
@@ -90,7 +90,7 @@ def model_settings(source: Source, options: ExportOptions, checked: Checked) -> 
     return ModelSettings(
         backend="onnxruntime" if options.format == "onnx" else "pytorch",
         instance_groups=(InstanceGroup(options.instances, "KIND_CPU" if cpu_only else "KIND_AUTO"),),
-        dynamic_batching=_batching(source.signature),
+        dynamic_batching=_batching(source.signature) if source.dynamic_batching else None,
         parameters=parameters,
     )
 

@@ -18,10 +18,12 @@ _LOG_LINE = re.compile(r'^(?:\S+Z [EWIV]|[EWIV]\d{4} \S+) \d+ \S+\] ?"?(.*?)"?$'
 _PROTOBUF = re.compile(r"^\[libprotobuf ERROR [^]]*\] Error parsing text-format \S+: (.*)$")
 _DEPENDS = re.compile(r"ensemble '([^']+)' depends on '([^']+)' which has no loaded version")
 _USAGE = "Usage: tritonserver [options]"
+_STAND_IN = "LoadFailed: "  # what server/embedded_backends raise
 _NOT_GIVEN = "the server gives no reason: is it in the repository?"
 
 # (what the reason looks like, what to do), the first that matches counts.
 _ADVICE = (
+    (r"; fix: (.+)$", "{}"),
     (r"^depends on ([^,]+), which did not load", "see {}"),
     (r"No module named '([^']+)'", "install the package of {} into the environment that serves"),
     (r"SyntaxError|At: ", "mend the model's Python code, at the place named above"),
@@ -52,6 +54,10 @@ def tidy(reason: str) -> str:
         return f"depends on {depends.group(2)}, which did not load"
     lines = [x.strip() for x in reason.replace("\\n", "\n").splitlines()]
     lines = [x for x in lines if x and "<frozen importlib" not in x]
+    if _STAND_IN in reason and "At:" in lines:
+        # Our own backends' refusal says it all, got, expected and fix included; the place in their code says nothing.
+        told = [re.sub(r"^(got|expected|fix): +", r"\1: ", x) for x in lines[: lines.index("At:")]]
+        return "; ".join(told).partition(_STAND_IN)[2]
     return re.sub(r"^(?:Internal|Invalid argument|Unavailable|Not found): ", "", " ".join(lines))
 
 

@@ -32,6 +32,17 @@ def test_a_reason_on_one_line_with_the_place() -> None:
     assert tidy(MISSING_MODULE) == due
 
 
+def test_the_refusal_of_a_stand_in_says_all_and_its_fix_is_the_advice() -> None:
+    refusal = (
+        "Internal: LoadFailed: m: input x has other dims in the model\n  got:      x [4]\n  expected: x [3]\n"
+        "  fix:      dims: [3]\n\nAt:\n  /tmp/backends/onnxruntime/model.py(44): initialize\n"
+    )
+    reason = tidy(refusal)
+    assert reason == "m: input x has other dims in the model; got: x [4]; expected: x [3]; fix: dims: [3]"
+    assert advice(ModelState("m", "1", "", reason)).endswith("dims: [3]")
+    assert "At:" not in reason
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -140,6 +140,11 @@ def test_a_file_that_is_no_torchscript_is_refused(load_stand_in):
         load(load_stand_in, b"not a module")
 
 
+def test_a_dict_of_results_is_refused(load_stand_in):
+    with pytest.raises(LoadFailed, match=r"got:      forward\(x: Tensor\) -> Dict\[str, Tensor\]"):
+        load(load_stand_in, modules.ToDict())
+
+
 def test_a_module_in_training_mode_is_told(load_stand_in):
     load(load_stand_in, modules.file_of(torch.jit.script(modules.Same().train())))
     assert any("training mode" in text for _, text in fake.Logger.lines)

@@ -251,6 +251,23 @@ def test_a_bad_file_fails_alone(kind: str, load: Load) -> None:
     assert re.search(message, error.message())
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg-progressive", "png", "png-palette-transparent", "webp", "webp-alpha"])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_never_get_out_of_hand(kind: str, load: Load) -> None:
+    whole = FILES[kind]()
+    rng = np.random.default_rng(0)
+    files = []
+    for _ in range(100):
+        damaged = np.frombuffer(whole, dtype=np.uint8).copy()
+        damaged[rng.integers(0, len(whole), rng.integers(1, 6))] = rng.integers(0, 256)
+        files.append(damaged[: rng.integers(len(whole) // 2, len(whole) + 1)].tobytes())
+    with load({**SMALL, "do_convert_rgb": True}) as model:
+        answers = model.execute(*({"image": strings(data)} for data in files))
+    refused = [answer for answer in answers if isinstance(answer, TritonError)]
+    assert len(refused) > 0
+    assert all("expected" in error.message() for error in refused)
+
+
 def test_the_limit_is_a_parameter(load: Load) -> None:
     with load(SMALL, max_pixels="2000") as model:
         over, under = model.execute(

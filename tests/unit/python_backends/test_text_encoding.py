@@ -157,6 +157,17 @@ def test_pad_id_comes_from_the_tokenizer(kind: str, pad_id: int, encode: Any) ->
     assert got["attention_mask"][0, -1] == 0
 
 
+def test_the_tokenizers_own_padding_is_the_default(small_tokenizers: Any, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(small_tokenizers["bert"].path))
+    tokenizer.enable_padding(pad_id=9, pad_type_id=4, pad_token="x", direction="left")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = TextEncoder(tmp_path / "tokenizer.json", EncodingOptions(), OUTPUTS)
+    got = encoder.rectangle(encoder.encode(["fox", "the quick brown fox"]))
+    assert (got["input_ids"][0, 0], got["token_type_ids"][0, 0], got["attention_mask"][0, 0]) == (9, 4, 0)
+
+
 def test_parameters_win_over_the_tokenizer(encode: Any) -> None:
     got = encode("bert", ["fox", "the quick brown fox"], pad_id=7, pad_type_id=3, padding_side="left")
     assert (got["input_ids"][0, 0], got["token_type_ids"][0, 0], got["attention_mask"][0, 0]) == (7, 3, 0)

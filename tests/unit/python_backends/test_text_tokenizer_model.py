@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.fakes import triton_python_backend_utils as fake
@@ -89,6 +91,21 @@ def test_a_text_that_the_tokenizer_refuses_fails_alone(version_folder: Any, tmp_
     np.testing.assert_array_equal(other["input_ids"], [[1]])
     assert isinstance(bad, TritonError)
     assert "input text" in bad.message()
+
+
+def test_any_bytes_get_an_answer_or_an_error(load: Load) -> None:
+    with load(max_length="16") as model:
+
+        @settings(max_examples=80, deadline=None, derandomize=True)
+        @given(
+            st.lists(st.one_of(st.binary(max_size=20), st.text(max_size=20).map(str.encode)), min_size=1, max_size=5)
+        )
+        def answers(values: list[bytes]) -> None:
+            valid = [value.decode("utf-8", "ignore").encode() == value for value in values]
+            together = model.execute(*({"text": strings(value)} for value in values))
+            assert [isinstance(answer, dict) for answer in together] == valid
+
+        answers()
 
 
 def test_a_missing_input_is_named(load: Load) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clients.address import Address
 from clients.replies import ModelState
@@ -63,8 +64,9 @@ def explain(exception: BaseException, address: Address, operation: Operation, ti
         return Failure(exception)
     names = {kind.__name__ for kind in type(exception).__mro__}
     where = place(operation, address)
-    if "InferenceServerException" in names:
-        return _refused(exception, address, operation, where, timeout_s)
+    answer = _answer(exception, names)
+    if answer is not None:
+        return _refused(*answer, address, operation, where, timeout_s)
     if "ValueError" in names and "exceeds maximum protobuf size" in str(exception):
         return Failure(_too_large(operation, where, str(exception)))
     return _broken(exception, names, address, where, timeout_s)
@@ -75,10 +77,20 @@ def place(operation: Operation, address: Address) -> str:
     return f"model {operation.model} at {address}" if operation.model else str(address)
 
 
-def _refused(exception: BaseException, address: Address, operation: Operation, where: str, timeout_s: float) -> Failure:
+def _answer(exception: Any, names: set[str]) -> tuple[str, str] | None:
+    """Message and status of an error that came as an answer; None for others."""
+    if "InferenceServerException" in names:
+        return str(exception.message() or ""), str(exception.status() or "")
+    if "RpcError" in names:  # tritonclient.grpc.aio lets gRPC's own errors through in a stream
+        return str(exception.details() or ""), str(exception.code())
+    return None
+
+
+def _refused(
+    message: str, status: str, address: Address, operation: Operation, where: str, timeout_s: float
+) -> Failure:
     """The server answered with an error, or gRPC did in its place."""
-    message = str(exception.message() or "")  # type: ignore[attr-defined]
-    status = str(exception.status() or "").removeprefix("StatusCode.")  # type: ignore[attr-defined]
+    status = status.removeprefix("StatusCode.")
     kind = _HTTP.get(status, status)
     what = _first_line(message)
     if "is restricted" in message or kind in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
@@ -157,7 +169,7 @@ def deadline_exceeded(where: str, timeout_s: float, last: ClientError | None = N
     """No answer within the deadline; ``last`` is what the tries before it met."""
     tried = f"; before that: {last.what} ({last.got})" if last is not None else ""
     return DeadlineExceeded(
-        f"no answer within {timeout_s:g} s",
+        f"no answer within {timeout_s:.3g} s",
         where=where,
         got=f"the deadline passed{tried}",
         fix="raise timeout_s, or see with `conch status` what keeps the server busy",

@@ -13,6 +13,8 @@ from aiohttp import ClientConnectorDNSError, ClientOSError, ClientPayloadError, 
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import BadStatusLine
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
 
 from clients.address import parse_address
 from clients.failures import explain
@@ -93,6 +95,13 @@ DNS = ClientConnectorDNSError(
         (ClientOSError(104, "reset"), ServerUnavailable, True, "reset"),
         (ClientPayloadError("cut"), ServerUnavailable, True, "cut"),
         (DNS, ServerUnavailable, False, "host h is not known"),
+        # gRPC's own, from asynchronous streams
+        (
+            AioRpcError(StatusCode.UNAVAILABLE, Metadata(), Metadata(), "Socket closed"),
+            ServerUnavailable,
+            True,
+            "Socket closed",
+        ),
         # protobuf, and what nobody foresaw
         (ValueError("Message X exceeds maximum protobuf size of 2GB: 3"), RequestTooLarge, False, "2GB"),
         (KeyError("x"), ClientError, False, "KeyError"),

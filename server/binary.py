@@ -121,6 +121,13 @@ def assemble(installation: Installation, folder: Path) -> Path:
             expected=", ".join(installation.stub_versions()),
             fix="make the virtual environment with one of these versions",
         )
+    if os.statvfs(folder.parent).f_flag & os.ST_NOEXEC:
+        raise ServerError(
+            "programs cannot be run from the folder for temporary files",
+            where=folder.parent,
+            got="a file system mounted noexec",
+            fix="name another in the variable TMPDIR",
+        )
     shutil.copytree(installation.python_backend, folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
     copied = Path(shutil.copy(stub, folder / "python" / STUB))
     copied.chmod(0o755)

@@ -155,13 +155,12 @@ class TritonServer(ABC):
         try:
             self._start_on_free_ports()
             failed = self.failures() if self.strict else []
+            if failed:
+                raise load_error(failed)
         except BaseException:
+            self.kill()  # nothing was served yet: there is nothing to wait for
             self.stop()
             raise
-        if failed:
-            error = load_error(failed)
-            self.stop()
-            raise error
 
     def _start_on_free_ports(self) -> None:
         """Launch and wait. A port that we chose and another program took meanwhile is no error: choose again."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from conch.errors import ModelLoadError, ServerError
+from server import lifecycle
 from server.embedded import EmbeddedServer
 from server.options import ServerOptions
 
@@ -106,6 +108,7 @@ def test_two_servers_at_once(tmp_path: Path, write_python_model: Any, start_serv
 PARENT = """
 import sys, threading, time
 from pathlib import Path
+from server import lifecycle
 from server.embedded import EmbeddedServer
 from server.options import ServerOptions
 
@@ -252,6 +255,24 @@ def test_a_taken_port_is_named(tmp_path: Path, start_server: Any) -> None:
     port = start_server(tmp_path).options.grpc_port
     with pytest.raises(ServerError, match=f"port {port} for gRPC is taken"):
         start_server(tmp_path, grpc_port=port)
+
+
+def test_a_chosen_port_that_is_taken_meanwhile_is_chosen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bad, resolve = taken.getsockname()[1], lifecycle.resolve
+        tries: list[int] = []
+
+        def resolve_too_early(options: ServerOptions) -> ServerOptions:
+            tries.append(1)
+            good = resolve(options)
+            return dataclasses.replace(good, grpc_port=bad) if len(tries) == 1 else good
+
+        monkeypatch.setattr(lifecycle, "resolve", resolve_too_early)
+        with EmbeddedServer(tmp_path, FREE) as server:
+            assert server.options.grpc_port != bad
+        assert len(tries) == 2
 
 
 def test_a_missing_repository_is_named(tmp_path: Path) -> None:

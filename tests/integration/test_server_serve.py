@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -114,22 +115,82 @@ def test_it_says_where_and_what_and_stops_cleanly(
 
 def test_ctrl_c_while_it_starts_leaves_nothing(tmp_path: Path, write_python_model: Any, conch_serve: Any) -> None:
     slow = """
-        import time
+        import pathlib, time
+
         class TritonPythonModel:
             def initialize(self, args):
+                pathlib.Path("MARKER").touch()
                 time.sleep(60)
+
             def execute(self, requests):
                 return []
     """
-    write_python_model(tmp_path / "repository", "slow", slow)
+    marker = tmp_path / "loading"
+    write_python_model(tmp_path / "repository", "slow", slow.replace("MARKER", str(marker)))
     serving = conch_serve()
-    serving.wait_for("starting Triton")
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "tmp").glob("conch-server-*/server.log"):
-        assert time.monotonic() < deadline
-    time.sleep(1)
+    deadline = time.monotonic() + 30
+    while not marker.exists():
+        assert time.monotonic() < deadline, serving.text
+        time.sleep(0.05)
+    pid = serving.tritonserver()
     serving.process.send_signal(signal.SIGINT)
-    assert serving.exit_code(60) == 0
+    assert serving.exit_code() == 0
+    assert not Path(f"/proc/{pid}").exists()
+    assert serving.left_over() == []
+
+
+def test_a_request_in_flight_is_answered_before_the_end(
+    tmp_path: Path, write_python_model: Any, conch_serve: Any
+) -> None:
+    slow = """
+        import pathlib, time
+        import triton_python_backend_utils as pb_utils
+
+        class TritonPythonModel:
+            def execute(self, requests):
+                pathlib.Path("MARKER").touch()
+                time.sleep(1.5)
+                x = [pb_utils.get_input_tensor_by_name(r, "x").as_numpy() for r in requests]
+                return [pb_utils.InferenceResponse([pb_utils.Tensor("y", v + 1)]) for v in x]
+    """
+    marker = tmp_path / "running"
+    write_python_model(tmp_path / "repository", "slow", slow.replace("MARKER", str(marker)))
+    serving = conch_serve("--exit-timeout=10")
+    url = serving.wait_for(r"http://127\.0\.0\.1:\d+").group()
+    serving.wait_for("Ctrl-C stops it")
+    answers: list[float] = []
+
+    def ask() -> None:
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [41]}]}
+        with urllib.request.urlopen(f"{url}/v2/models/slow/infer", json.dumps(body).encode(), timeout=30) as response:
+            answers.append(json.load(response)["outputs"][0]["data"][0])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    deadline = time.monotonic() + 30
+    while not marker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    serving.process.send_signal(signal.SIGINT)
+    asking.join()
+    assert answers == [42]
+    assert serving.exit_code(40) == 0
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path, write_python_model: Any, conch_serve: Any) -> None:
+    write_python_model(tmp_path / "repository", "tiny")
+    serving = conch_serve("--exit-timeout=600")
+    host, port = serving.wait_for(r"http://(127\.0\.0\.1):(\d+)").groups()
+    serving.wait_for("Ctrl-C stops it")
+    with socket.create_connection((host, int(port))) as idle:  # Triton waits for a kept-alive connection
+        idle.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200")
+        serving.process.send_signal(signal.SIGINT)
+        serving.wait_for("stopping:")
+        time.sleep(3)
+        assert serving.process.poll() is None
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.exit_code() == 0
     assert serving.left_over() == []
 
 

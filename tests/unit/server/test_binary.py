@@ -51,6 +51,18 @@ def test_a_python_without_a_stub_is_named(
     assert "3.9" in str(raised.value.expected)
 
 
+def test_a_folder_that_cannot_hold_programs_is_named(
+    installation: binary.Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    fields = list(real)
+    fields[8] |= os.ST_NOEXEC
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(fields))
+    with pytest.raises(ServerError, match="temporary files") as raised:
+        binary.assemble(installation, tmp_path / "backends")
+    assert "TMPDIR" in str(raised.value.fix)
+
+
 def test_stub_versions_are_in_the_order_of_numbers(installation: binary.Installation) -> None:
     assert installation.stub_versions()[0] == "3.9"
 

@@ -169,17 +169,25 @@ def _conversion_error(model: Any, error: Exception) -> ExportError:
             expected="an estimator that skl2onnx converts: https://onnx.ai/sklearn-onnx/supported.html",
             fix=OTHER_LIBRARY_FIX if library in OTHER_LIBRARIES else "replace the step, or serve it as Python code",
         )
+    fix = "replace the step, or change its parameters"
+    if type(error).__name__.startswith("InvalidInput"):
+        fix = "such a step converts only where it takes numbers in one block: put encoders and vectorizers before it"
     return ExportError(
         "the model could not be converted to ONNX",
         where=f"step {place}" if place else None,
         got=f"{type(error).__name__}: {text[:400]}",
-        fix="replace the step, or change its parameters",
+        fix=fix,
     )
 
 
 def _names(text: str, kind: type) -> bool:
+    """Whether skl2onnx's complaint is about a class: by its path, its name, or the name that skl2onnx has for it."""
+    name = kind.__name__
     return (
-        f"{kind.__module__}.{kind.__name__}'" in text or f"'{kind.__name__}'" in text or text.startswith(kind.__name__)
+        f"{kind.__module__}.{name}'" in text
+        or f"'{name}'" in text
+        or text.startswith(name)
+        or f"Sklearn{name} " in text
     )
 
 

@@ -52,7 +52,12 @@ def takes_text(model: Any) -> bool:
         return takes_text(first)
     if isinstance(model, FeatureUnion):
         return any(takes_text(part) for _, part in model.transformer_list)
-    return isinstance(model, CountVectorizer | HashingVectorizer)
+    if isinstance(model, CountVectorizer | HashingVectorizer):
+        return True
+    # Searches, calibration, votes: what they are made of takes what they take.
+    inner = [getattr(model, name, None) for name in ("best_estimator_", "estimator")]
+    inner += [part[1] for part in getattr(model, "estimators", None) or () if isinstance(part, tuple)]
+    return any(takes_text(part) for part in inner if part is not None)
 
 
 def estimators(model: Any) -> Iterator[tuple[str, Any]]:

@@ -291,12 +291,22 @@ def test_the_opset_is_the_one_asked_for_and_the_targets_by_default(tmp_path: Pat
     assert "does not write that opset" in refuse(model, too_new, tmp_path)
 
 
+def test_nothing_is_left_of_the_labels_that_skl2onnx_computes(tmp_path: Path) -> None:
+    frame, y = classes(2)
+    model = neighbors.KNeighborsClassifier().fit(frame.to_numpy(), np.array(["no", "yes"])[y])
+    run(from_sklearn.source_of(model, frame, OPTIONS), tmp_path)
+    graph = check_graph.read_onnx(tmp_path / "model.onnx").graph
+    read = {name for node in graph.node for name in node.input} | {"probabilities"}
+    assert all(read.intersection(node.output) for node in graph.node)
+    assert all(tensor.name in read for tensor in graph.initializer)
+
+
 def test_a_tree_after_a_scaler_takes_the_same_branches(tmp_path: Path) -> None:
     # Whole numbers lie half-way between two others: thresholds are exactly on values, where rounding decides.
     chance = np.random.default_rng(0)
     ages = pd.DataFrame({"age": chance.integers(18, 80, 200), "years": chance.integers(0, 40, 200)})
-    y = ages.age > 40
-    model = make_pipeline(StandardScaler(), ensemble.RandomForestClassifier(30, random_state=0)).fit(ages, y)
+    y = chance.random(200) > 0.5
+    model = make_pipeline(StandardScaler(), ensemble.RandomForestClassifier(100, random_state=0)).fit(ages, y)
     source = from_sklearn.source_of(model, ages, OPTIONS)
     feeds = {name: ages[[name]].to_numpy(np.float32) for name in ages}
     got = run(source, tmp_path)(feeds)["probabilities"]

@@ -10,13 +10,16 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfTransformer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from conch.errors import ExportError
 from export import from_sklearn
@@ -103,6 +106,13 @@ NESTED = {
         FeatureUnion([("words", TfidfVectorizer()), ("pairs", CountVectorizer(ngram_range=(2, 2)))]),
         LogisticRegression(),
     ),
+    "a search": lambda: GridSearchCV(
+        make_pipeline(TfidfVectorizer(), LogisticRegression()), {"logisticregression__C": [1.0, 2.0]}, cv=2
+    ),
+    "votes": lambda: VotingClassifier(
+        [(str(n), make_pipeline(TfidfVectorizer(max_features=n), LogisticRegression())) for n in (9, 20)], voting="soft"
+    ),
+    "a calibrated end": lambda: make_pipeline(TfidfVectorizer(), CalibratedClassifierCV(LinearSVC(), cv=2)),
     "a forest": lambda: make_pipeline(TfidfVectorizer(), RandomForestClassifier(5, random_state=0)),
 }
 
@@ -182,6 +192,13 @@ def test_a_step_is_named_by_its_place_among_columns(tmp_path: Path) -> None:
     model = make_pipeline(columns, LogisticRegression()).fit(FRAME, LABELS)
     with pytest.raises(ExportError, match="step columntransformer/title"):
         from_sklearn.source_of(model, FRAME, OPTIONS).write(tmp_path / "model.onnx", OPTIONS)
+
+
+def test_what_must_come_after_the_vectorizer_is_told_so(tmp_path: Path) -> None:
+    model = CalibratedClassifierCV(make_pipeline(TfidfVectorizer(), LinearSVC()), cv=2).fit(TEXTS, LABELS)
+    with pytest.raises(ExportError, match="step CalibratedClassifierCV") as raised:
+        from_sklearn.source_of(model, FRAME, OPTIONS).write(tmp_path / "model.onnx", OPTIONS)
+    assert "put encoders and vectorizers before it" in str(raised.value)
 
 
 @pytest.mark.parametrize(

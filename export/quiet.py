@@ -9,8 +9,21 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
+
+
+class _Muted(io.StringIO):
+    """Swallows what is printed, but for rich: a progress display goes on drawing.
+
+    rich writes to sys.stderr as it finds it, or to that object's ``rich_proxied_file`` (rich 13 to 15). Frames drawn
+    into nothing would make it move the cursor up over lines that were never there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rich_proxied_file = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
 
 
 @contextlib.contextmanager
@@ -22,7 +35,7 @@ def quiet() -> Iterator[None]:
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stderr(_Muted()),
         ):
             warnings.simplefilter("ignore")
             yield

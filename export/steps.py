@@ -76,7 +76,8 @@ def run(source: Source, options: ExportOptions) -> Report:
             tried = trial.run(stage, models, source, options)
         with steps.step("commit"):
             model_name = next(model.name for model in models if model.role == "model")
-            write_model.write_manifests(models, source, options, checked, rows, {model_name: answers, **tried.golden})
+            golden_by_model = {model_name: answers, **tried.golden}
+            write_model.write_manifests(models, source, options, checked, rows, tried.parity, golden_by_model)
             sizes = {model.name: _size(model.folder) for model in models}
             version = stage.commit()
     return Report(

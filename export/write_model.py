@@ -163,14 +163,17 @@ def write_manifests(
     options: ExportOptions,
     checked: Checked,
     parity: tuple[Parity, ...],
+    served: tuple[Parity, ...],
     golden: Mapping[str, tuple[Golden, ...]],
 ) -> None:
-    """Write manifest.json into each staged version folder; ``golden`` is by model name."""
+    """Write manifest.json into each staged version folder.
+
+    ``parity`` is the model's, ``served`` the whole pipeline's where it was tried; ``golden`` is by model name.
+    """
+    rows = {"model": parity, "pipeline": served}
     created_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for model in models:
         is_model = model.role == "model"
-        # A pipeline's parity is its model's: who looks at the public name sees it.
-        rows = parity if model.role in ("model", "pipeline") else ()
         Manifest(
             model=model.name,
             created_at=created_at,
@@ -178,7 +181,7 @@ def write_manifests(
             files=digest_files(model.folder),
             config=render(model.config),
             settings=options.settings(),
-            parity=rows,
+            parity=rows.get(model.role, ()),
             golden=golden.get(model.name, ()),
             packages=model.packages,
             opset=checked.opset if is_model else None,

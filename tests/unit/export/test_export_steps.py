@@ -140,6 +140,12 @@ def test_a_tame_model_survives_lower_precision(
     assert group.kind == group.Kind.Value(kind)
 
 
+def test_an_optimized_file_names_only_the_operator_sets_it_uses(tmp_path: Path, options: ExportOptions) -> None:
+    report = steps.run(tiny_onnx.source(tmp_path), replace(options, precision="int8", optimize=True))
+    model = onnx.load(str(report.path / "model.onnx"))
+    assert {node.domain for node in model.graph.node} | {""} == {opset.domain for opset in model.opset_import}
+
+
 def test_static_int8_fixes_its_scales_beforehand(tmp_path: Path, options: ExportOptions) -> None:
     data = tmp_path / "calibration.npz"
     np.savez(data, x=np.random.default_rng(2).normal(size=(32, 4)).astype(np.float32))

@@ -57,6 +57,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--api-key", envvar="CONCH_API_KEY", help="Sent as `Authorization: Bearer`.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header to send; may be repeated.")
 @click.option("--ca-file", help="PEM file of the authority to trust.")
+@click.option("--cert-file", help="PEM file of your own certificate, for a server that asks for one.")
+@click.option("--key-file", help="PEM file of its key.")
 @click.option("--insecure", is_flag=True, help="Trust any certificate (https only).")
 def infer(
     name: str | None,
@@ -73,6 +75,8 @@ def infer(
     api_key: str | None,
     headers: tuple[str, ...],
     ca_file: str | None,
+    cert_file: str | None,
+    key_file: str | None,
     insecure: bool,
 ) -> None:
     """Ask the model NAME, and show its answer: a table, or JSON with a bare --json.
@@ -102,7 +106,7 @@ def infer(
         raise click.UsageError(f"Give inputs in one way, not in {' and '.join(kinds)}.")
     if pairs and not texts:
         raise click.UsageError("--text-pair needs --text.")
-    tls = TLS(ca_file=ca_file, insecure=insecure)
+    tls = TLS(ca_file, cert_file, key_file, insecure)
     # One more try: a person at a terminal would rather know at once.
     with Client(url, api_key=api_key, headers=_headers(headers), timeout_s=timeout_s, retries=1, tls=tls) as client:
         metadata = client.metadata(name, model_version)

@@ -84,7 +84,7 @@ class Exchange:
 
         Raises: ClientError.
         """
-        tries, last = 0, None
+        tries, last, registered_again = 0, None, False
         while True:
             address = self._balancer.choose()
             left_s = deadline.left_s
@@ -97,8 +97,9 @@ class Exchange:
                 failure = failures.explain(error, address, operation, deadline.timeout_s)
                 if isinstance(failure.error, ServerUnavailable):
                     self._balancer.failed(address)
-                if failures.is_lost_region(error) and self._knows(address, operation):
+                if failures.is_lost_region(error) and not registered_again:
                     # A server that was started again: it answers, and knows none of our regions.
+                    registered_again = True
                     self._regions.forget_server(address)
                     continue
                 if not (failure.transient and retry and operation.retry):
@@ -133,10 +134,6 @@ class Exchange:
                 raise
             raise failures.no_shared_memory(failure.error) from error
         region.registered.add(address)
-
-    def _knows(self, address: Address, operation: Operation) -> bool:
-        region = operation.inference.region if operation.inference else None
-        return region is not None and address in region.registered
 
     def close(self) -> Steps[None]:
         """Take the shared memory back: from the servers, as far as they answer, and from the system."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
@@ -83,14 +84,16 @@ class GrpcTransport:
         _check(address, options)
         self._address = address
         self._options = options
+        self._lock = threading.Lock()
         self._client: Any = None
 
     def call(self, operation: Operation, timeout_s: float) -> Any:
         """Send and wait. Raises: whatever the library does; `clients.failures` explains it."""
         from tritonclient import grpc
 
-        if self._client is None:
-            self._client = _connect(grpc, self._address, self._options)
+        with self._lock:
+            if self._client is None:
+                self._client = _connect(grpc, self._address, self._options)
         arguments = _arguments(operation, self._options, timeout_s)
         reply = getattr(self._client, operation.method)(**arguments)
         return decode_result(reply, operation.inference) if operation.inference is not None else reply

@@ -242,6 +242,15 @@ class TestSharedMemory:
         server.run(asked.close())
         assert server.methods().count("register_system_shared_memory") == 2
 
+    def test_a_region_that_stays_lost_is_an_error(self) -> None:
+        lost = Refused("Unable to find system shared memory region: 'x'", "400")
+        server = echo_server(lost, register_system_shared_memory=[None], unregister_system_shared_memory=[None])
+        asked = exchange(server, shared_memory=16)
+        with pytest.raises(InvalidInput, match="refuses"):
+            self.ask(server, asked)
+        server.run(asked.close())
+        assert server.methods().count("infer") == 2
+
     @pytest.mark.parametrize(
         ("error", "regions"),
         [(TimeoutError(), 2), (Refused("the model refused", "500"), 1), (Refused("bad", "400"), 1)],

@@ -29,21 +29,20 @@ def pool(hidden: Array, mask: Array, pooling: str, *, normalize: bool) -> Array:
     if mask.shape != hidden.shape[:2]:
         due = list(hidden.shape[:2])
         raise PoolingError(f"input attention_mask: got shape {list(mask.shape)}, expected {due}, as in the states")
-    states = hidden.astype(np.float32, copy=False)
     kept = mask != 0
     empty = ~kept.any(axis=1)
     pooled: Array
     if pooling == "mean":
         weights = kept.astype(np.float32)
-        summed = np.matmul(weights[:, None, :], states)[:, 0, :]  # [n, d]
+        summed = np.matmul(weights[:, None, :], hidden)[:, 0, :]  # [n, d]
         pooled = summed / np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    elif states.shape[1] == 0:
-        pooled = np.zeros((states.shape[0], states.shape[2]), dtype=np.float32)
+    elif hidden.shape[1] == 0:
+        pooled = np.zeros((hidden.shape[0], hidden.shape[2]), dtype=np.float32)
     elif pooling == "max":
-        pooled = np.where(kept[:, :, None], states, -np.inf).max(axis=1)
+        pooled = np.where(kept[:, :, None], hidden, -np.inf).max(axis=1)
     else:
         position = kept.argmax(axis=1) if pooling == "cls" else kept.shape[1] - 1 - kept[:, ::-1].argmax(axis=1)
-        pooled = states[np.arange(len(states)), position]
+        pooled = hidden[np.arange(len(hidden)), position]
     pooled = np.where(empty[:, None], 0, pooled).astype(np.float32)
     if normalize:
         length = np.linalg.norm(pooled, axis=1, keepdims=True)

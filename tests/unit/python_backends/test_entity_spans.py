@@ -103,6 +103,12 @@ def test_entities_agree_with_transformers(text: str, labels: Sequence[str], aggr
     np.testing.assert_allclose([row[3] for row in ours], [row[3] for row in theirs], atol=2e-5)
 
 
+def test_what_the_mask_hides_is_no_entity() -> None:
+    logits = np.array([[0, 9, 0], [0, 9, 0]], dtype=np.float32)
+    found = find_entities("ab cd", logits, np.array([1, 0]), np.array([[0, 2], [3, 5]]), read_tags(("O", "B-X", "I-X")))
+    assert [entity.text for entity in found] == ["ab"]
+
+
 def test_padding_adds_nothing(compare: Any) -> None:
     assert compare(TEXTS[0], BIO, "simple", pad=7)[0] == compare(TEXTS[0], BIO, "simple")[0]
 
@@ -114,6 +120,11 @@ def test_padding_adds_nothing(compare: Any) -> None:
             ("O", "B-PER", "I-PER", "E-PER", "S-PER"),
             [("Ann", "S-PER"), ("Bob", "B-PER"), ("van", "I-PER"), ("Os", "E-PER"), ("Cy", "I-PER")],
             [("PER", "Ann"), ("PER", "Bob van Os"), ("PER", "Cy")],
+        ),
+        (
+            ("O", "B-PER", "I-PER", "E-PER", "S-PER"),
+            [("Ann", "B-PER"), ("Bob", "I-PER"), ("van", "S-PER"), ("Os", "O"), ("Cy", "S-PER")],
+            [("PER", "Ann Bob"), ("PER", "van"), ("PER", "Cy")],
         ),
         (
             ("O", "B-PER", "I-PER", "L-PER", "U-PER"),
@@ -131,7 +142,7 @@ def test_padding_adds_nothing(compare: Any) -> None:
             [("E-MAIL", "Ann Bob"), ("S-BAHN", "van"), ("PER", "Os Cy")],
         ),
     ],
-    ids=["bioes", "bilou", "bio", "plain"],
+    ids=["bioes", "bioes-unfinished", "bilou", "bio", "plain"],
 )
 def test_label_schemes(labels: Any, rows: Any, expected: Any) -> None:
     assert spans("Ann Bob van Os Cy", rows, labels) == expected

@@ -195,7 +195,8 @@ def test_a_fork_does_not_stop_the_server(tmp_path: Path, start_server: Any) -> N
         server.stop()
         os._exit(0)
     os.waitpid(child, 0)
-    assert server.is_running()
+    assert server.log_path.exists()
+    assert server.wait(2) is None
 
 
 def test_restart_on_the_same_ports_is_quick(tmp_path: Path, write_python_model: Any, start_server: Any) -> None:

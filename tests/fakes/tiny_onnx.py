@@ -73,6 +73,18 @@ def colliding() -> onnx.ModelProto:
     )
 
 
+def noted_gemm() -> onnx.ModelProto:
+    """`linear` as torch writes it: a Gemm with turned weights, whose shape is noted among the inner values."""
+    model = _model(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)],
+        inputs={"x": (TensorProto.FLOAT, ["batch", 4])},
+        outputs={"y": (TensorProto.FLOAT, ["batch", 3])},
+        weights={"w": np.ascontiguousarray(WEIGHTS.T), "b": np.zeros(3, np.float32)},
+    )
+    model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]))
+    return model
+
+
 def upper_case() -> onnx.ModelProto:
     """y [batch, 1] = x [batch, 1] in upper case: strings, which no GPU takes."""
     return _model(

@@ -140,6 +140,17 @@ def test_a_tame_model_survives_lower_precision(
     assert group.kind == group.Kind.Value(kind)
 
 
+def test_int8_of_a_graph_that_notes_its_weights_shapes(tmp_path: Path, options: ExportOptions) -> None:
+    """Fails when onnxruntime's quantizer mends such notes itself: then `quantize._forget_shapes` can go."""
+    report = steps.run(tiny_onnx.source(tmp_path, model=tiny_onnx.noted_gemm()), replace(options, precision="int8"))
+    assert "MatMulInteger" in {node.op_type for node in onnx.load(str(report.path / "model.onnx")).graph.node}
+    from onnxruntime.quantization import quantize_dynamic
+
+    raw = tiny_onnx.save(tiny_onnx.noted_gemm(), tmp_path / "raw.onnx")
+    with pytest.raises(Exception, match="Inferred shape and existing shape differ"):
+        quantize_dynamic(raw, tmp_path / "int8.onnx")
+
+
 def test_an_optimized_file_names_only_the_operator_sets_it_uses(tmp_path: Path, options: ExportOptions) -> None:
     report = steps.run(tiny_onnx.source(tmp_path), replace(options, precision="int8", optimize=True))
     model = onnx.load(str(report.path / "model.onnx"))

@@ -6,6 +6,11 @@ https://github.com/triton-inference-server/onnxruntime_backend (README.md, src/o
 Threads: ``intra_op_thread_count`` 0 or absent leaves the choice to ONNX Runtime, one thread a physical core *for every
 instance*, as in the native backend. Here each instance is a process, so K instances have K such pools: set it to
 ceil(cores / K) when K > 1.
+
+Idle threads of these pools do not spin here, where the native backend lets them: they would take the cores from the
+server, the other instances and the clients, which share this machine. Measured on 2 busy cores, 8 connections: 120 to 160
+requests/s with spinning, 190 to 350 without. Answers are the same. The parameter ``session.intra_op.allow_spinning``
+"1" brings it back; the native backend ignores it.
 """
 
 from __future__ import annotations
@@ -25,7 +30,12 @@ CPU, CUDA, TENSORRT, OPENVINO = (
 # optimization.graph.level -> the attribute of onnxruntime.GraphOptimizationLevel; any other level means all.
 GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
 
-_SESSION_ENTRIES = ("session.use_device_allocator_for_initializers",)
+_SESSION_ENTRIES = (
+    "session.use_device_allocator_for_initializers",
+    "session.intra_op.allow_spinning",
+    "session.inter_op.allow_spinning",
+)
+_NO_SPINNING = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 _RUN_ENTRIES = ("memory.enable_memory_arena_shrinkage",)
 
 # TensorRT parameters that Triton names differently than ONNX Runtime; others are passed on as they are.
@@ -92,7 +102,8 @@ def session_settings(config: BackendConfig) -> SessionSettings:
         inter_op_threads=max(0, config.integer("inter_op_thread_count", 0)),
         memory_arena=config.boolean("enable_mem_arena", None),
         memory_pattern=config.boolean("enable_mem_pattern", None),
-        session_entries={key: config.parameters[key] for key in _SESSION_ENTRIES if key in config.parameters},
+        session_entries=_NO_SPINNING
+        | {key: config.parameters[key] for key in _SESSION_ENTRIES if key in config.parameters},
         run_entries={key: config.parameters[key] for key in _RUN_ENTRIES if key in config.parameters},
         op_libraries=config.op_libraries,
     )

@@ -79,6 +79,11 @@ def test_config_entries_reach_the_session_and_the_run():
     assert run_options(session_settings(config())) is None
 
 
+@pytest.mark.parametrize(("parameters", "due"), [({}, "0"), ({"session.intra_op.allow_spinning": "1"}, "1")])
+def test_idle_threads_leave_the_cores_to_others_unless_told(parameters, due):
+    assert options(**parameters).get_session_config_entry("session.intra_op.allow_spinning") == due
+
+
 def test_an_execution_mode_that_is_none_is_refused():
     with pytest.raises(LoadFailed, match=r"execution_mode is out of range\n.*2\n.*0 \(sequential\) or 1"):
         options(execution_mode="2")

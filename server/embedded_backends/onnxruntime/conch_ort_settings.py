@@ -8,9 +8,9 @@ instance*, as in the native backend. Here each instance is a process, so K insta
 ceil(cores / K) when K > 1.
 
 Idle threads of these pools do not spin here, where the native backend lets them: they would take the cores from the
-server, the other instances and the clients, which share this machine. Measured on 2 busy cores, 8 connections: 120 to 160
-requests/s with spinning, 190 to 350 without. Answers are the same. The parameter ``session.intra_op.allow_spinning``
-"1" brings it back; the native backend ignores it.
+server, the other instances and the clients, which share this machine. Measured on 2 busy cores, 8 connections: 120 to
+160 requests/s with spinning, 190 to 350 without. Answers are the same. ``session.intra_op.allow_spinning`` "1" brings
+it back; the native backend ignores that parameter.
 """
 
 from __future__ import annotations

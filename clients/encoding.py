@@ -64,20 +64,10 @@ def _wire_array(tensor: Tensor) -> Array:
     """The array that the installed tritonclient takes for a tensor: it differs for BF16 alone."""
     if tensor.datatype != "BF16":
         return tensor.array
-    from tritonclient.utils import np_to_triton_dtype
-
-    # tritonclient before 2.60 takes float32 and cuts the mantissa; later ones want ml_dtypes, which they bring along.
-    if np_to_triton_dtype(np.dtype(np.float32)) == "BF16" or not _wants_ml_dtypes():
-        return tensor.array
-    import ml_dtypes
-
-    return tensor.array.astype(ml_dtypes.bfloat16)
-
-
-def _wants_ml_dtypes() -> bool:
     from tritonclient.utils import triton_to_np_dtype
 
-    return np.dtype(triton_to_np_dtype("BF16")).name == "bfloat16"
+    # tritonclient before 2.60 takes float32 and cuts the mantissa; later ones want ml_dtypes, which they bring along.
+    return tensor.array.astype(triton_to_np_dtype("BF16"))
 
 
 def decode_result(result: Any, request: InferRequest) -> dict[str, Array]:

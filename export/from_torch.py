@@ -18,7 +18,7 @@ from conch.errors import ExportError, SignatureError, nearest
 from conch.tensor_spec import Array, ModelSignature, TensorSpec, from_numpy_type
 from export import read_samples, to_onnx, to_torchscript
 from export.check_graph import probes
-from export.from_torch_target import Loaded, first_line, from_factory, from_file, is_file
+from export.from_torch_target import Loaded, first_line, from_factory, from_file, is_file, to_array
 from export.options import ExportOptions
 from export.quiet import quiet
 from export.source import Source, Tensors
@@ -173,7 +173,7 @@ def _try(module: Any, probe: Tensors) -> dict[str, Array]:
             raise ExportError(
                 f"output {name} is no tensor", got=type(value).__name__, expected="tensors, in a tuple or by name"
             )
-    return {name: value.detach().cpu().numpy() for name, value in named.items()}
+    return {name: to_array(value) for name, value in named.items()}
 
 
 def _choose_outputs(keys: list[str], names: Sequence[str]) -> dict[str, str]:

@@ -108,7 +108,7 @@ def _check_factory_result(result: Any, target: str, provenance: Mapping[str, Any
     if not examples or not all(isinstance(e, Mapping) and e for e in examples):
         raise ExportError("the factory returned no example inputs by name", where=target, expected=expected)
     dynamic = {name: tuple(axes) for name, axes in (result[2] if len(result) == 3 else {}).items()}
-    samples = tuple({str(name): _to_array(value) for name, value in example.items()} for example in examples)
+    samples = tuple({str(name): to_array(value) for name, value in example.items()} for example in examples)
     return Loaded(result[0], samples, dynamic, provenance)
 
 
@@ -164,10 +164,17 @@ def _load_pickle(path: Path, *, trust: bool) -> Any:
     return module
 
 
-def _to_array(value: Any) -> Array:
-    """A tensor, an array or nested lists as an array."""
+def to_array(value: Any) -> Array:
+    """A tensor, an array or nested lists as an array. Raises: ExportError for a type that numpy lacks."""
     import torch
 
+    if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+        raise ExportError(
+            "the module works in bfloat16, which its inputs and outputs cannot be compared in",
+            got="a tensor of torch.bfloat16",
+            expected="float32, or float16",
+            fix="return module.float() from the factory, with float32 examples; --precision lowers it afterwards",
+        )
     if isinstance(value, torch.Tensor):
         return np.asarray(value.detach().cpu().numpy())
     return value if isinstance(value, np.ndarray) else read_samples.from_lists(value)

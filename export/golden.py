@@ -12,7 +12,7 @@ from conch.tensor_spec import ModelSignature, TensorSpec, from_numpy_type
 from export.source import Reference, Source, Tensors
 
 # A manifest is read by people too.
-MAX_ENTRIES = 4096
+MAX_ENTRIES = 1024
 MAX_REQUESTS = 3
 
 

@@ -17,7 +17,8 @@ from export.options import ExportOptions
 
 Tensors = Mapping[str, Array]
 
-# The source's own answer to batched inputs, from the framework that trained it.
+# The source's own answer to batched inputs, from the framework that trained it. An entry None among STRING ones is one
+# that rounding decides: any will do.
 Reference = Callable[[Tensors], dict[str, Array]]
 
 # Writes the model at full precision into a file: (path, options). Raises: ExportError.
@@ -75,6 +76,7 @@ class Source:
     follow `conch infer NAME` in the report, e.g. ``--text "good morning"``, where the inputs do
     not tell; ``notes`` are shown there too. ``dynamic_batching`` False leaves requests apart, where merging them costs
     more than it saves, or changes the answers.
+    ``files`` go into the model's own version folder beside its weights, by name: bytes, or files to copy.
     ``read_samples`` reads a user's data file (--calibration) as inputs of the model; None takes `export.read_samples`.
     """
 
@@ -86,6 +88,7 @@ class Source:
     pipeline: PipelineParts | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes | Path] = field(default_factory=dict)
     infer_arguments: str = ""
     notes: tuple[str, ...] = ()
     read_samples: Callable[[Path], Sequence[Tensors]] | None = None

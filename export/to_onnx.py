@@ -53,12 +53,26 @@ def write_torch(module: Any, example: Tensors, signature: ModelSignature, path: 
                 verbose=False,
             )
             assert program is not None
+            _forget_where_from(program.model)
             program.model.ir_version = min(program.model.ir_version, release(options.target).max_ir_version)
             program.save(str(path), external_data=_weight_bytes(module) > ONE_FILE_BYTES)
     except (ExportError, OSError):
         raise
     except Exception as error:  # the exporter raises whatever the module's code raises
         raise _torch_error(error, names, signature) from error
+
+
+def _forget_where_from(model: Any) -> None:
+    """Drop the exporter's notes: stack traces with this machine's paths, so that the same model gives the same file."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in graphs:
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
 
 
 def _write_script(module: Any, tensors: Any, signature: ModelSignature, path: Path, options: ExportOptions) -> None:

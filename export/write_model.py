@@ -70,6 +70,7 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     model = StagedModel(name, stage.add_model(name, config), config, "model")
     for path in sorted(file.parent.iterdir()):
         shutil.move(path, model.folder / path.name)
+    _add_files(model.folder, source.files)
     if parts is None:
         return [model]
     before = [_write_python(stage, options, parts.preprocess)] if parts.preprocess else []
@@ -117,8 +118,11 @@ def _step(options: ExportOptions, part: PythonPart) -> Step:
 
 
 def with_rules(source: Source, options: ExportOptions) -> Source:
-    """The source with the file of --rules among its postprocessing's assets. Raises: ExportError when it has none."""
-    if options.rules is None:
+    """The source with the file of --rules among its postprocessing's assets. Raises: ExportError when it has none.
+
+    A source whose model applies the rules itself has the file already.
+    """
+    if options.rules is None or "rules.yaml" in source.files:
         return source
     parts = source.pipeline
     if parts is None or parts.postprocess is None:
@@ -148,13 +152,17 @@ def _write_python(stage: Stage, options: ExportOptions, part: PythonPart) -> Sta
             f"there is no Python backend {part.backend}", where=PYTHON_BACKENDS, expected=", ".join(known)
         )
     shutil.copytree(code, folder, ignore=_LEFT_OUT, dirs_exist_ok=True)
-    for file_name, content in part.assets.items():
-        if isinstance(content, bytes):
-            (folder / file_name).write_bytes(content)
-        else:
-            shutil.copyfile(content, folder / file_name)
+    _add_files(folder, part.assets)
     (folder / PYCACHE_GUARD).touch()
     return StagedModel(name, folder, config, part.role, part.packages)
+
+
+def _add_files(folder: Path, files: Mapping[str, bytes | Path]) -> None:
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            shutil.copyfile(content, folder / name)
 
 
 def write_manifests(

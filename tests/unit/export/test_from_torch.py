@@ -76,6 +76,10 @@ class TracedConstant(torch.nn.Module):
         return x + torch.zeros(int(x.shape[0]), 4) if torch.jit.is_tracing() else x
 
 
+def build_in_bfloat16():
+    return TracedConstant(), {"x": torch.rand(2, 4).bfloat16()}
+
+
 def build_traced_constant():
     return TracedConstant(), {"x": torch.rand(2, 4)}
 """
@@ -119,6 +123,7 @@ def test_a_dynamic_onnx_file_runs_with_any_batch_and_length(options: ExportOptio
     graph = onnx.load(str(report.path / "model.onnx")).graph
     first = graph.input[0].type.tensor_type.shape.dim
     assert [bool(d.dim_param) for d in first] == [True, True]
+    assert str(Path(from_torch.__file__).parents[1]).encode() not in (report.path / "model.onnx").read_bytes()
     assert {row.output: row.largest_difference < 1e-5 for row in report.parity} == {"logits": True, "hidden": True}
 
 
@@ -149,6 +154,7 @@ def test_outputs_can_be_renamed(options: ExportOptions) -> None:
         ("user_text_model:build_badly", "the factory failed", "--debug"),
         ("user_text_model:build_scalar", "no batch dimension", None),
         ("user_text_model:build_frozen", "the module itself fails", "--max-batch-size 0"),
+        ("user_text_model:build_in_bfloat16", "works in bfloat16", "module.float()"),
         ("nowhere.pt", "no such file", None),
     ],
 )

@@ -14,13 +14,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from picture_steps import Size, Steps
-from PIL import Image, ImageOps
+from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 64_000_000
 
 # Pillow itself refuses pictures of twice its own limit when they are opened.
 PILLOW_MAX_PIXELS = 178_956_970
+
+# How to turn a picture upright, by the EXIF tag that says how it was held; 1 is upright.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Array = npt.NDArray[Any]
 
@@ -101,14 +113,13 @@ def decode(data: bytes, index: int, max_pixels: int) -> Image.Image:
         )
     try:
         picture.load()
+        # Not ImageOps.exif_transpose: it writes all notes anew, and fails on odd ones that say nothing of this.
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
     except Exception as error:
         raise PictureError(
             f"input image: got a broken {picture.format} file at index {index} ({error}), expected a whole file"
         ) from error
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # a picture is no worse for broken notes on how it was held
-        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_channels(picture: Image.Image, steps: Steps) -> Image.Image:

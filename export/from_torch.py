@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def _argument_order(module: Any, sample: Tensors) -> list[str]:
     """The sample's names in the order of forward's arguments. Raises: ExportError for a name that forward lacks."""
     import torch
 
+    if _indexed(sample):
+        return sorted(sample, key=_index)
     if isinstance(module, torch.jit.ScriptModule):
         known = [argument.name for argument in module.forward.schema.arguments][1:]
     else:
@@ -134,6 +137,22 @@ def _named(result: Any) -> dict[str, Any]:
     return {"output": result[0] if isinstance(result, tuple | list) else result}
 
 
+def _call(module: Any, tensors: Mapping[str, Any]) -> Any:
+    """Call a module by the names of forward's arguments or, where all inputs are NAME__INDEX, by position."""
+    if _indexed(tensors):
+        return module(*(tensors[name] for name in sorted(tensors, key=_index)))
+    return module(**tensors)
+
+
+def _indexed(names: Iterable[str]) -> bool:
+    """Whether names follow Triton's NAME__INDEX: https://github.com/triton-inference-server/pytorch_backend."""
+    return all(re.fullmatch(r".+__\d+", name) for name in names)
+
+
+def _index(name: str) -> int:
+    return int(name.rpartition("__")[2])
+
+
 def _picking(module: Any, keys: list[str]) -> Any:
     """A module that returns a tuple of these outputs; TorchScript stays what it is."""
     import torch
@@ -147,7 +166,7 @@ def _picking(module: Any, keys: list[str]) -> Any:
             self.module = module
 
         def forward(self, **tensors: Any) -> Any:
-            named = _named(self.module(**tensors))
+            named = _named(_call(self.module, tensors))
             return tuple(named[key] for key in keys)
 
     return Picking()
@@ -159,7 +178,7 @@ def _try(module: Any, probe: Tensors) -> dict[str, Array]:
 
     try:
         with torch.inference_mode(), quiet():
-            named = _named(module(**{name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in probe.items()}))
+            named = _named(_call(module, {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in probe.items()}))
     except Exception as error:  # whatever the module's code raises
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in probe.items())
         raise ExportError(

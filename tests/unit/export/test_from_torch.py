@@ -204,6 +204,18 @@ def test_a_torchscript_file(format_: str, file: str, scripted: Path, options: Ex
     assert (report.path / file).is_file()
 
 
+@pytest.mark.parametrize("format_", ["torchscript", "onnx"])
+def test_inputs_and_outputs_by_index(format_: str, scripted: Path, options: ExportOptions) -> None:
+    """Named as Triton's PyTorch backend takes them by position, whatever forward calls them."""
+    x = np.load(scripted.with_name("inputs.npz"))["input"]
+    np.savez(scripted.with_name("indexed.npz"), INPUT__0=x)
+    chosen = replace(options, format=format_, samples=scripted.with_name("indexed.npz"))
+    steps.run(from_torch.load(str(scripted), chosen, outputs=["OUTPUT__0"]), chosen)
+    config = (options.repository / "net" / "config.pbtxt").read_text(encoding="utf-8")
+    assert 'name: "INPUT__0"' in config
+    assert 'name: "OUTPUT__0"' in config
+
+
 def test_a_file_needs_samples(scripted: Path, options: ExportOptions) -> None:
     with pytest.raises(ExportError, match="says nothing of its inputs") as raised:
         from_torch.load(str(scripted), options)

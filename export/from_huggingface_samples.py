@@ -138,7 +138,7 @@ def _drawn_images() -> Iterator[bytes]:
         draw.line((0, height, width, 0), fill=(255, 255, 255), width=max(1, width // 40))
         buffer = io.BytesIO()
         # PNG and WebP keep every pixel; JPEG is what most uploads are.
-        image.convert("L" if index == 5 else "RGB").save(buffer, ("PNG", "JPEG", "WEBP")[index % 3], lossless=True)
+        image.convert("L" if index == 3 else "RGB").save(buffer, ("PNG", "JPEG", "WEBP")[index % 3], lossless=True)
         yield buffer.getvalue()
 
 

@@ -185,4 +185,4 @@ def _spread(model: Any) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "norm" not in name.lower():
-                parameter.mul_(4.0)
+                parameter.mul_(8.0)

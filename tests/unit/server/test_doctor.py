@@ -85,6 +85,7 @@ def test_the_exit_code_follows_the_failures(monkeypatch: pytest.MonkeyPatch, lev
     assert document["checks"] == [{"name": "glibc", "level": level, "found": "2.31", "fix": "use another system"}]
 
 
-def test_the_table_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: [Check("glibc", FAILURE, "2.31", "use another system")])
-    assert CliRunner().invoke(command, [], standalone_mode=False).return_value == 1
+def test_the_table_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [Check("onnxruntime", FAILURE, "none", "pip install '.[server]'")])
+    assert command.main([], standalone_mode=False) == 1
+    assert "pip install '.[server]'" in capfd.readouterr().err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.resources
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,28 @@ def test_what_the_dockerfile_copies_exists() -> None:
     copied = re.findall(r"^COPY (\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE)
     assert copied
     assert all((folder / name).is_file() for name in copied)
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level names of the packages that a Python file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_the_image_has_what_the_python_models_import() -> None:
+    files = list((ROOT / "python_backends").rglob("*.py"))
+    own = {file.stem for file in files} | {"triton_python_backend_utils"} | set(sys.stdlib_module_names)
+    needed = set().union(*(imported(file) for file in files)) - own
+    lines = (ROOT / "server/image/requirements.txt").read_text().splitlines()
+    installed = {re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
+    package = {"PIL": "pillow", "yaml": "pyyaml"}
+    assert needed
+    assert {package.get(name, name) for name in needed} <= installed
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -66,6 +66,19 @@ def add_with_default(default: np.ndarray) -> bytes:
     )
 
 
+def pick_row(table: np.ndarray) -> bytes:
+    """Graph y [m] = table [n, m] at the scalar x INT64 [], and x_again = x."""
+    return _file(
+        [helper.make_node("Gather", ["table", "x"], ["y"]), helper.make_node("Identity", ["x"], ["x_again"])],
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [])],
+        [
+            helper.make_tensor_value_info("y", FP32, [table.shape[1]]),
+            helper.make_tensor_value_info("x_again", TensorProto.INT64, []),
+        ],
+        [numpy_helper.from_array(table, "table")],
+    )
+
+
 def _file(nodes: list, inputs: list, outputs: list, initializers: Sequence = ()) -> bytes:  # type: ignore[type-arg]
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

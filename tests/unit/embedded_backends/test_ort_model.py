@@ -81,10 +81,12 @@ def test_an_optional_input_takes_the_default_of_the_graph(load_stand_in):
     assert model.infer(x=rows(1, 2), bias=rows(3, 3))["y"].tolist() == [4, 5]
 
 
-def test_a_scalar_has_the_dims_of_the_configuration(load_stand_in):
-    ends = {"inputs": {"x": ("TYPE_FP32", [1])}, "outputs": {"y": ("TYPE_FP32", [1])}}
-    model = load_stand_in("onnxruntime", {"model.onnx": onnx_graphs.identity(dims=())}, max_batch_size=0, **ends)
-    assert model.infer(x=rows(5))["y"].tolist() == [5]
+def test_a_scalar_has_the_dims_of_the_configuration_outside_and_none_inside(load_stand_in):
+    ends = {"inputs": {"x": ("TYPE_INT64", [1])}, "outputs": {"y": ("TYPE_FP32", [2]), "x_again": ("TYPE_INT64", [1])}}
+    graph = onnx_graphs.pick_row(rows([0, 1], [2, 3]))
+    answer = load_stand_in("onnxruntime", {"model.onnx": graph}, max_batch_size=0, **ends).infer(x=np.array([1]))
+    assert answer["y"].tolist() == [2, 3]
+    assert answer["x_again"].tolist() == [1]
 
 
 def test_a_bare_configuration_serves(load_stand_in):
@@ -150,9 +152,10 @@ def test_a_gpu_that_nobody_asked_for_is_done_without(load_stand_in):
     assert model.infer(x=rows([0, 0, 0]))["y"].tolist() == [[1, -1]]
 
 
-def test_a_failed_load_has_a_traceback_of_one_frame(load_stand_in):
+@pytest.mark.parametrize("ends", [AFFINE, {"inputs": {}, "outputs": {}}])
+def test_a_failed_load_has_a_traceback_of_one_frame(load_stand_in, ends):
     # Triton shows the traceback with the message.
     with pytest.raises(LoadFailed) as failure:
-        load_stand_in("onnxruntime", {"other.onnx": b""}, **AFFINE)
+        load_stand_in("onnxruntime", {"other.onnx": b""}, **ends)
     own = [entry for entry in failure.traceback if "embedded_backends/onnxruntime" in str(entry.path)]
     assert len(own) == 1

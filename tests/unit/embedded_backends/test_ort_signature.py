@@ -75,6 +75,11 @@ def test_what_differs_is_refused_with_both_sides(change, words):
     assert all(word in str(failure.value) for word in words), str(failure.value)
 
 
+def test_an_output_must_be_declared_as_wide_as_the_model_is():
+    with pytest.raises(LoadFailed, match=r"config.pbtxt y TYPE_FP32 \[-1, 2\](.*\n)*.*model y TYPE_FP32 \[-1, -1\]"):
+        check(Signature((X,), (Tensor("y", "TYPE_FP32", (-1, -1)),)))
+
+
 def test_a_fixed_batch_dimension_is_refused():
     fixed = Signature((Tensor("x", "TYPE_FP32", (1, 3)),), (Y,))
     with pytest.raises(LoadFailed, match=r"max_batch_size: 0 and dims: \[1, 3\], or export with a dynamic batch"):

@@ -99,7 +99,7 @@ def _fetch(repo_id: str) -> Path:
         raise ExportError(
             f"{repo_id} is no folder here, is not in the hub's cache, and the hub cannot be asked",
             where=constants.ENDPOINT,
-            got="HF_HUB_OFFLINE is set" if offline else str(error).splitlines()[0],
+            got="HF_HUB_OFFLINE is set" if offline else str(error).splitlines()[0].removeprefix("Got: "),
             fix=("unset HF_HUB_OFFLINE, or " if offline else "check the network, or ") + give_folder,
         ) from error
 
@@ -210,6 +210,13 @@ def _not_loaded(checkpoint: Checkpoint, task: str, error: Exception) -> ExportEr
 def _first(names: list[str], count: int = 3) -> str:
     shown = ", ".join(names[:count])
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
+
+
+def weights_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a user should know of the weights' file."""
+    if not checkpoint.pickled:
+        return ()
+    return ("the weights are a pickle (.bin); torch read its tensors alone, and ran nothing in it",)
 
 
 def provenance(checkpoint: Checkpoint, task: str, model: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 
 from conch.errors import ExportError
 from conch.tensor_spec import Array, ModelSignature, TensorSpec
-from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance
+from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance, weights_notes
 from export.from_huggingface_classes import class_answer, classify_activation, labels
 from export.from_huggingface_samples import read_images, strings
 from export.from_huggingface_torch import run, writer
@@ -94,7 +94,7 @@ def load_image_classification(checkpoint: Checkpoint, options: ExportOptions) ->
         samples=samples,
         write=writer(module, samples[0], signature),
         pipeline=pipeline,
-        infer_arguments="--image FILE",
+        notes=weights_notes(checkpoint),
         read_samples=lambda path: [processor.read([file]) for file in read_images(path)],
     )
 

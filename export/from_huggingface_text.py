@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch
 
 from conch.errors import ExportError
 from conch.tensor_spec import Array, ModelSignature, TensorSpec
-from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance, read_json
+from export.from_huggingface_checkpoint import Checkpoint, check_files, load_model, provenance, read_json, weights_notes
 from export.from_huggingface_classes import class_answer, classify_activation, labels
 from export.from_huggingface_pooling import SentenceEncoder, read_plan
 from export.from_huggingface_samples import read_pairs, read_texts, strings
@@ -71,7 +72,10 @@ def load_embeddings(checkpoint: Checkpoint, options: ExportOptions) -> Source:
         reference=lambda request: {"embedding": run(module, tokenizer.encode(read_strings(request["text"])))[0]},
     )
     more = {"pooling": "+".join(plan.modes), "normalize": plan.normalize, "prompt": plan.prompt}
-    return _source(checkpoint, "embeddings", module, tokenizer, signature, pipeline, options, more)
+    notes = [f"sentence-transformers puts {plan.prompt!r} before every text of this model: send it with the text"]
+    return _source(
+        checkpoint, "embeddings", module, tokenizer, signature, pipeline, options, more, notes if plan.prompt else ()
+    )
 
 
 def load_text_classification(checkpoint: Checkpoint, options: ExportOptions) -> Source:
@@ -303,6 +307,7 @@ def _source(
     pipeline: PipelineParts,
     options: ExportOptions,
     more: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> Source:
     """What the text tasks have in common: samples of the model, its reference, its writer, where it comes from."""
     names = [spec.name for spec in signature.outputs]
@@ -338,9 +343,19 @@ def _source(
         samples=samples,
         write=writer(module, samples[0], signature),
         pipeline=pipeline,
+        infer_arguments=_pair_arguments(pipeline),
+        notes=(*weights_notes(checkpoint), *notes),
         read_samples=one_by_one,
         dynamic_batching=not merging_hurts(options),
     )
+
+
+def _pair_arguments(pipeline: PipelineParts) -> str:
+    """What follows `conch infer NAME` for a pair; other inputs tell it themselves."""
+    if TEXT_PAIR not in pipeline.inputs:
+        return ""
+    first, second = (str(pipeline.requests[0][spec.name][0, 0]) for spec in (TEXT, TEXT_PAIR))
+    return f"--text {shlex.quote(first)} --text-pair {shlex.quote(second)}"
 
 
 def merging_hurts(options: ExportOptions) -> bool:

@@ -180,6 +180,8 @@ def test_pickled_weights_are_read_without_running_them(encoder: Path, tmp_path: 
     torch.save(load_file(encoder / "model.safetensors"), folder / "pytorch_model.bin")
     source = load(str(folder), "embeddings", OPTIONS)
     assert source.provenance["weights"].startswith("pickle")
+    assert "pickle" in source.notes[0]
+    assert load(str(encoder), "embeddings", OPTIONS).notes == ()
 
 
 class Evil:

@@ -274,3 +274,26 @@ def test_pictures_of_several_sizes_are_refused(tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises(ExportError, match="several sizes"):
         load(str(folder), "image-classification", OPTIONS)
+
+
+def test_a_prompt_of_sentence_transformers_is_told(tmp_path: Path) -> None:
+    with quiet():
+        folder = write_text_model(tmp_path)
+    modules = [
+        {"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.Normalize", "path": "1_Normalize"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    source = load(str(folder), "embeddings", OPTIONS)
+    assert "'query: '" in source.notes[0]
+    assert source.provenance["max_length"] == 20
+
+
+def test_a_reranker_is_asked_with_a_pair(tmp_path: Path) -> None:
+    with quiet():
+        folder = write_text_model(tmp_path, head="ForSequenceClassification", num_labels=1)
+    source = load(str(folder), "rerank", OPTIONS)
+    assert source.infer_arguments.startswith("--text 'opening hours' --text-pair 'We are open")

@@ -19,6 +19,8 @@ LOOK_EVERY_S = 1.0
 # What these files log of a failed load is reported in our words, from the repository index.
 _STUB_FAILED = re.compile(r" pb_stub\.cc:\d+\]  Failed to initialize Python stub")
 _TOLD_OTHERWISE = re.compile(r" E \d+ (?:model_lifecycle|model_repository_manager)\.cc|^\[libprotobuf ERROR")
+# Without a GPU there is no pinned memory to have: nothing that anybody could mend.
+_HARMLESS = re.compile(r" W \d+ pinned_memory_manager\.cc:\d+\] .*no pinned memory pool")
 
 
 def serve(server: TritonServer) -> int:
@@ -173,12 +175,12 @@ def changes(before: States, after: States) -> list[str]:
 
 
 def worth_showing(lines: Iterable[str]) -> list[str]:
-    """Log lines without those of failed loads, which are reported from the repository index. Pure."""
+    """Log lines without what says nothing new: failed loads are reported from the repository index. Pure."""
     shown, in_trace = [], False
     for line in lines:
         if in_trace and (not line.strip() or line == "At:" or line.startswith("  ")):
             continue
         in_trace = bool(_STUB_FAILED.search(line))
-        if line.strip() and not in_trace and not _TOLD_OTHERWISE.search(line):
+        if line.strip() and not in_trace and not _TOLD_OTHERWISE.search(line) and not _HARMLESS.search(line):
             shown.append(line)
     return shown

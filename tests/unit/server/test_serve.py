@@ -61,6 +61,12 @@ def test_the_log_without_what_is_told_otherwise() -> None:
     assert worth_showing(lines) == [lines[0], lines[6], lines[7]]
 
 
+def test_the_missing_pinned_memory_of_a_machine_without_gpu_is_not_shown() -> None:
+    line = '2026-01-02T03:04:05Z W 1 pinned_memory_manager.cc:170] "failed to allocate: no pinned memory pool, falling"'
+    other = line.replace("no pinned memory pool", "the pool is full")
+    assert worth_showing([line, other]) == [other]
+
+
 @pytest.mark.parametrize(
     ("text", "resource"),
     [("R1:4", RateLimitResource("R1", 4)), ("R1:4:0", RateLimitResource("R1", 4, 0))],

@@ -1,10 +1,10 @@
 """A fitted scikit-learn model, from a file or from memory, as a Source.
 
-A regressor is one model, its output `prediction` FP32 [1]. A classifier is a pipeline: NAME_model gives scores, and
-NAME_postprocess (python_backends/classify) makes `label`, `score` and `scores` of them and applies the rules. The
-scores are predict_proba where the model has it. Where it has a decision function alone (SVC, LinearSVC,
-RidgeClassifier, SGDClassifier with hinge loss...) they are its softmax, or its sigmoid for two classes: right in
-order, but no probabilities.
+Each is one model and one ONNX file. A regressor's output is `prediction` FP32 [1], a classifier's are `label`, `score`
+and `scores`: labels and rules are compiled into the graph (see `export.from_sklearn_answer`), so another version folder
+is another behaviour. The scores are predict_proba where the model has it. Where it has a decision function alone (SVC,
+LinearSVC, RidgeClassifier, SGDClassifier with hinge loss...) they are its softmax, or its sigmoid for two classes:
+right in order, but no probabilities.
 
 The label is the class with the highest score. Estimators whose predict() decides otherwise (SVC(probability=True),
 tuned thresholds) differ in some rows; a note says in how many of the sample's.
@@ -14,40 +14,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from conch.errors import ExportError
 from conch.manifest import sha256
-from conch.tensor_spec import Array, ModelSignature, TensorSpec
+from conch.tensor_spec import Array, ModelSignature
+from export.from_sklearn_answer import Answering, answer, read_rules, tolerance
 from export.from_sklearn_columns import Columns, choose_columns, drop_missing_text, read_sample
 from export.from_sklearn_file import OTHER_LIBRARIES, OTHER_LIBRARY_FIX, load_estimator
 from export.from_sklearn_graph import convert, last_step
 from export.options import ExportOptions
 from export.quiet import quiet
-from export.source import PipelineParts, PythonPart, Source, Tensors
+from export.source import Source, Tensors
+
+Answer = TypeVar("Answer")
 
 # Rows of the sample that parity looks at; more are thinned out evenly.
 MAX_ROWS = 1000
-# Public requests that the pipeline is tried with.
-MAX_REQUESTS = 16
-
-
-@dataclass(frozen=True)
-class Answering:
-    """How a model answers: its output tensor, and the estimator's own function from rows to that tensor.
-
-    ``kind`` is "probabilities", "decision" or "number" (see `from_sklearn_graph.convert`). ``labels`` are the classes
-    in the order of the scores, as text; none for a regressor.
-    """
-
-    kind: str
-    output: str
-    compute: Callable[[Any], Array]
-    labels: tuple[str, ...] = ()
 
 
 def load(path: Path, sample: Path, options: ExportOptions, *, trust: bool = False) -> Source:
@@ -81,22 +67,26 @@ def source_of(model: Any, frame: Any, options: ExportOptions, *, where: object =
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(MAX_ROWS, len(rows))).astype(int))]
     tensors = columns.tensors(rows)
     answering = _answering(model)
+    if answering.labels and options.rules is not None:
+        rules = read_rules(options.rules, answering.labels)
+        answering = dataclasses.replace(answering, rules=rules, rules_file=options.rules)
     predicted = _ask(model.predict, columns, tensors)
     if np.ndim(predicted) > 1 and np.shape(predicted)[1] != 1:
         raise _several_answers(np.shape(predicted)[1])
+    values = _ask(answering.compute, columns, tensors)
+    within = tolerance(answering, values, options.atol)
     if answering.labels:
-        notes += _label_notes(answering, model, _ask(answering.compute, columns, tensors), predicted)
-    made = Source(
+        notes += _label_notes(answering, model, values, predicted)
+    return Source(
         provenance=_provenance(model),
-        signature=_signature(columns, answering, options),
-        reference=lambda given: {answering.output: _ask(answering.compute, columns, given)},
+        signature=ModelSignature(columns.specs(), answering.outputs, options.max_batch_size),
+        reference=lambda given: _ask(lambda rows: answer(answering, answering.compute(rows), within), columns, given),
         samples=_batches(tensors, options.max_batch_size),
         write=_writer(model, columns, answering),
+        tolerances={"fp32": within} if answering.labels else {},
+        files=answering.files,
         infer_arguments='--text "..."' if columns.form == "text" else "--csv rows.csv",
         notes=tuple(notes),
-    )
-    return (
-        dataclasses.replace(made, pipeline=_pipeline(made, columns, answering, options)) if answering.labels else made
     )
 
 
@@ -140,7 +130,7 @@ def _answering(model: Any) -> Answering:
 
     name = type(last_step(model)).__name__
     if is_regressor(model):
-        return Answering("number", "prediction", lambda rows: _column(model.predict(rows)))
+        return Answering("number", lambda rows: _column(model.predict(rows)))
     if not is_classifier(model):
         raise ExportError(
             f"{name} is neither a classifier nor a regressor",
@@ -150,9 +140,9 @@ def _answering(model: Any) -> Answering:
     labels = _labels(model.classes_)
     # skl2onnx 1.20 converts its probabilities wrongly where there are two classes, and its decision rightly.
     if hasattr(model, "predict_proba") and not isinstance(last_step(model), LinearDiscriminantAnalysis):
-        return Answering("probabilities", "probabilities", lambda rows: _floats(model.predict_proba(rows)), labels)
+        return Answering("probabilities", lambda rows: _floats(model.predict_proba(rows)), labels)
     if hasattr(model, "decision_function") and name != "OneVsRestClassifier":
-        return Answering("decision", "logits", lambda rows: decision_logits(model, rows, labels), labels)
+        return Answering("decision", lambda rows: decision_logits(model, rows, labels), labels)
     raise ExportError(
         f"{name} gives no scores that can be converted",
         got="neither predict_proba nor a decision function that skl2onnx converts",
@@ -198,7 +188,7 @@ def _several_answers(count: int) -> ExportError:
     )
 
 
-def _ask(function: Callable[[Any], Array], columns: Columns, tensors: Tensors) -> Array:
+def _ask(function: Callable[[Any], Answer], columns: Columns, tensors: Tensors) -> Answer:
     """The estimator's answer to tensors. Raises: ExportError, with its complaint."""
     try:
         with quiet():
@@ -214,71 +204,21 @@ def _ask(function: Callable[[Any], Array], columns: Columns, tensors: Tensors) -
         ) from error
 
 
-def _label_notes(answering: Answering, model: Any, scores: Array, predicted: Array) -> list[str]:
+def _label_notes(answering: Answering, model: Any, values: Array, predicted: Array) -> list[str]:
     """What is worth telling about the labels on the sample."""
     notes = []
     if not hasattr(model, "predict_proba"):
         notes.append("the model has no probabilities: scores come from its decision function, in the right order only")
-    best = [answering.labels[i] for i in scores.argmax(axis=1)]
+    best = [answering.labels[i] for i in values.argmax(axis=1)]
     other = sum(label != str(p) for label, p in zip(best, np.ravel(predicted), strict=True))
     if other:
         notes.append(f"label is the class with the highest score; predict() differs in {other} of {len(best)} rows")
     return notes
 
 
-def _signature(columns: Columns, answering: Answering, options: ExportOptions) -> ModelSignature:
-    width = len(answering.labels) or 1
-    return ModelSignature(columns.specs(), (TensorSpec(answering.output, "FP32", (width,)),), options.max_batch_size)
-
-
-def _pipeline(source: Source, columns: Columns, answering: Answering, options: ExportOptions) -> PipelineParts:
-    """The ensemble of the model and python_backends/classify."""
-    classes = len(answering.labels)
-    signature = ModelSignature(
-        (TensorSpec("logits", "FP32", (classes,)),),
-        (
-            TensorSpec("label", "BYTES", (1,)),
-            TensorSpec("score", "FP32", (1,)),
-            TensorSpec("scores", "FP32", (classes,)),
-        ),
-        options.max_batch_size,
-    )
-    postprocess = PythonPart(
-        role="postprocess",
-        backend="classify",
-        signature=signature,
-        parameters={"activation": "softmax" if answering.kind == "decision" else "none"},
-        assets={"labels.txt": "".join(f"{label}\n" for label in answering.labels).encode()},
-        packages=("numpy>=1.26,<2", "pyyaml>=6"),
-        input_map={"logits": answering.output},
-    )
-    sample = {name: np.concatenate([s[name] for s in source.samples]) for name in source.samples[0]}
-    count = min(MAX_REQUESTS, len(next(iter(sample.values()))))
-    return PipelineParts(
-        inputs=columns.specs(),
-        outputs=("label", "score", "scores"),
-        requests=[{name: array[i : i + 1] for name, array in sample.items()} for i in range(count)],
-        postprocess=postprocess,
-        reference=lambda tensors: _public_answer(answering, _ask(answering.compute, columns, tensors), options),
-    )
-
-
-def _public_answer(answering: Answering, values: Array, options: ExportOptions) -> dict[str, Array]:
-    """What the pipeline shall answer; the label is left out where rules may change it."""
-    scores = values
-    if answering.kind == "decision":
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        scores = powers / powers.sum(axis=1, keepdims=True)
-    answer = {"score": scores.max(axis=1, keepdims=True), "scores": scores}
-    if options.rules is None:
-        best = [answering.labels[i] for i in scores.argmax(axis=1)]
-        answer["label"] = np.array(best, dtype=object).reshape(-1, 1)
-    return answer
-
-
 def _writer(model: Any, columns: Columns, answering: Answering) -> Callable[[Path, ExportOptions], None]:
     def write(path: Path, options: ExportOptions) -> None:
-        proto = convert(model, columns, answering.output, answering.kind, len(answering.labels), options)
+        proto = convert(model, columns, answering, options)
         path.write_bytes(proto.SerializeToString())
 
     return write

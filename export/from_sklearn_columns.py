@@ -23,7 +23,7 @@ from conch.tensor_spec import Array, TensorSpec
 from export.from_sklearn_text import estimators, takes_text
 from export.source import Tensors
 
-# Names that the pipeline's other tensors have.
+# Names that the outputs have, ours or skl2onnx's.
 _TAKEN = ("label", "score", "scores", "probabilities", "logits", "prediction")
 
 

@@ -1,21 +1,21 @@
 """A fitted scikit-learn model as an ONNX graph with our tensors' names, by skl2onnx.
 
-skl2onnx decides what the graph computes; here its edges are made ours: one tensor goes out, the columns go in under
-their own names, and what it writes wrongly is mended (each mend says for which version it is).
+skl2onnx decides what the graph computes; here its edges are made ours: the columns go in under their own names, and the
+answer comes out (see `export.from_sklearn_answer`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from conch.errors import ExportError
 from conch.releases import release
+from export.from_sklearn_answer import MIN_OPSET, Answering, add_answer
 from export.from_sklearn_columns import Columns, joined_datatype
 from export.from_sklearn_file import OTHER_LIBRARIES, OTHER_LIBRARY_FIX
+from export.from_sklearn_mends import mend_scalers, mend_sublinear_tf
 from export.from_sklearn_text import estimators, prepare, vectorizers
 from export.options import ExportOptions
 from export.quiet import quiet
@@ -23,8 +23,9 @@ from export.quiet import quiet
 # The operators for trees and linear models as of ONNX 1.13; ONNX Runtime reads version 5 only since 1.20.
 ML_OPSET = 3
 
-# Named so that no column's name meets it.
+# Named so that no column's name meets them.
 _JOINED = "conch_joined_columns"
+_LAST = "conch_numbers"
 
 # The options of the last step, most wanted first: not every converter knows both.
 _LAST_STEP_OPTIONS: tuple[dict[str, bool], ...] = (
@@ -35,25 +36,26 @@ _LAST_STEP_OPTIONS: tuple[dict[str, bool], ...] = (
 )
 
 
-def convert(model: Any, columns: Columns, output: str, kind: str, classes: int, options: ExportOptions) -> Any:
-    """The ModelProto of a model with the single output ``output`` FP32.
+def convert(model: Any, columns: Columns, answering: Answering, options: ExportOptions) -> Any:
+    """The ModelProto of a model, with the inputs of ``columns`` and the outputs of ``answering``.
 
-    ``kind``: "probabilities" [batch, classes], "decision" (logits [batch, classes], 0 and the decision where there are
-    two classes) or "number" [batch, 1]. Raises: ExportError, naming the step.
+    Raises: ExportError, naming the step.
     """
     ready = _copy_for_conversion(model)
     step_options: dict[int, Any] = {id(v): prepare(v, place) for place, v in vectorizers(ready)}
     step_options |= {id(s): {"div": "div_cast"} for s in _scalers(ready)}
-    proto = _run_skl2onnx(ready, columns, kind, step_options, options)
+    proto = _run_skl2onnx(ready, columns, answering.kind, step_options, options)
     graph = proto.graph
-    _mend_scalers(graph, _scalers(ready))
+    mend_scalers(graph, _scalers(ready))
     if any(getattr(e, "sublinear_tf", False) for _, e in estimators(ready)):
-        _mend_sublinear_tf(graph)
-    last = graph.output[0 if kind == "number" else len(graph.output) - 1]
-    name = last.name
+        mend_sublinear_tf(graph)
+    last = graph.output[0 if answering.kind == "number" else len(graph.output) - 1].name
+    _rename_values(graph, {last: _LAST})
     del graph.output[:]
-    _add_output(graph, name, output, kind, 1 if kind == "number" else classes)
     _name_inputs(graph, columns)
+    # Inside, a value may have the name that an output is to get.
+    _rename_values(graph, {spec.name: f"{spec.name}_inside" for spec in answering.outputs})
+    add_answer(graph, _LAST, answering)
     _prune(graph)
     _set_versions(proto, options)
     return proto
@@ -106,9 +108,11 @@ def _run_skl2onnx(
     from skl2onnx import __max_supported_opset__, convert_sklearn
 
     limit = release(options.target).max_opset
-    if options.opset is not None and options.opset > __max_supported_opset__:
+    if options.opset is not None and not MIN_OPSET <= options.opset <= __max_supported_opset__:
         raise ExportError(
-            "skl2onnx does not write that opset", got=options.opset, expected=f"{__max_supported_opset__} or lower"
+            "scikit-learn models are not written in that opset",
+            got=options.opset,
+            expected=f"{MIN_OPSET} to {__max_supported_opset__}",
         )
     opset = options.opset or min(limit, __max_supported_opset__)
     last = last_step(model)
@@ -191,28 +195,6 @@ def _names(text: str, kind: type) -> bool:
     )
 
 
-def _add_output(graph: Any, name: str, output: str, kind: str, columns: int) -> None:
-    """End the graph in the tensor ``output`` FP32 [batch, columns]."""
-    from onnx import TensorProto, helper
-
-    nodes = [helper.make_node("Cast", [name], [f"{output}_float"], to=TensorProto.FLOAT)]
-    value = f"{output}_float"
-    if kind == "decision" and columns == 2:
-        # One number decides between two classes, in the only or the last column: times [0, 1] it is two logits whose
-        # softmax is its sigmoid.
-        _constant(graph, f"{output}_last", np.array([-1], dtype=np.int64))
-        _constant(graph, f"{output}_columns", np.array([[0.0, 1.0]], dtype=np.float32))
-        nodes.append(helper.make_node("Gather", [value, f"{output}_last"], [f"{output}_one"], axis=1))
-        nodes.append(helper.make_node("MatMul", [f"{output}_one", f"{output}_columns"], [f"{output}_logits"]))
-        value = f"{output}_logits"
-    _constant(graph, f"{output}_shape", np.array([-1, columns], dtype=np.int64))
-    nodes.append(helper.make_node("Reshape", [value, f"{output}_shape"], [output]))
-    _rename_values(graph, {output: f"{output}_inside"})
-    nodes[0].input[0] = f"{output}_inside" if name == output else name
-    graph.node.extend(nodes)
-    graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", columns]))
-
-
 def _name_inputs(graph: Any, columns: Columns) -> None:
     """Give the graph's inputs the tensors' names, joined by a Concat where the model takes them as one."""
     from onnx import TensorProto, helper
@@ -243,59 +225,8 @@ def _rename_values(graph: Any, names: Mapping[str, str]) -> None:
     del graph.value_info[:]
 
 
-def _constant(graph: Any, name: str, array: Any) -> None:
-    from onnx import numpy_helper
-
-    graph.initializer.append(numpy_helper.from_array(array, name))
-
-
-def _mend_sublinear_tf(graph: Any) -> None:
-    """Make log(tf + 1) what scikit-learn computes: 1 + log(tf), and 0 where a word does not occur (skl2onnx 1.20)."""
-    from onnx import helper, numpy_helper
-
-    ones = {t.name for t in graph.initializer if (numpy_helper.to_array(t) == 1).all() and t.name.startswith("ones")}
-    producers = {name: node for node in graph.node for name in node.output}
-    wrong = [n for n in graph.node if n.op_type == "Log" and _adds_one(producers.get(n.input[0]), ones)]
-    for number, node in enumerate(wrong):
-        count, one = producers[node.input[0]].input
-        names = [f"sublinear_{number}_{part}" for part in ("zero", "log", "sum", "occurs")]
-        zero, log, total, occurs = names
-        _constant(graph, zero, np.zeros(1, dtype=np.float32))
-        mended = (
-            helper.make_node("Log", [count], [log]),
-            helper.make_node("Add", [log, one], [total]),
-            helper.make_node("Greater", [count, zero], [occurs]),
-            helper.make_node("Where", [occurs, total, zero], list(node.output)),
-        )
-        _replace(graph, node, mended)
-
-
-def _mend_scalers(graph: Any, scalers: Iterable[Any]) -> None:
-    """Give scalers that compute in doubles their offset in doubles: it was rounded to floats first (skl2onnx 1.20)."""
-    from onnx import TensorProto, numpy_helper
-
-    offsets = [getattr(s, "mean_", None) if hasattr(s, "mean_") else getattr(s, "center_", None) for s in scalers]
-    constants = [t for t in graph.initializer if t.data_type == TensorProto.DOUBLE]
-    for offset in (o for o in offsets if o is not None):
-        for tensor in constants:
-            rounded = numpy_helper.to_array(tensor)
-            if rounded.size == offset.size and np.array_equal(rounded.ravel(), offset.astype(np.float32)):
-                tensor.CopyFrom(numpy_helper.from_array(offset.reshape(rounded.shape), tensor.name))
-
-
-def _adds_one(node: Any, ones: set[str]) -> bool:
-    return node is not None and node.op_type == "Add" and node.input[1] in ones
-
-
-def _replace(graph: Any, node: Any, others: Sequence[Any]) -> None:
-    position = next(i for i, n in enumerate(graph.node) if n is node or n == node)
-    del graph.node[position]
-    for offset, other in enumerate(others):
-        graph.node.insert(position + offset, other)
-
-
 def _prune(graph: Any) -> None:
-    """Remove nodes and constants that lead nowhere, now that labels are no output."""
+    """Remove nodes and constants that lead nowhere: the labels that skl2onnx computes are not ours."""
     needed = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if needed.isdisjoint(node.output):

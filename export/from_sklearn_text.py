@@ -8,7 +8,7 @@ n-grams         are split into words by guessing from the vocabulary, wrongly wh
                 removed a word. Vocabulary keys that are tuples of words are taken as they are.
 n-gram range    where the vocabulary holds no n-gram of the longest length, the file does not load.
 locale          the graph asks the system for en_US.UTF-8, and fails to load where there is none (slim images).
-sublinear_tf    see `export.from_sklearn_graph`.
+sublinear_tf    see `export.from_sklearn_mends`.
 
 Lower case differs from Python's in a few letters, which have no single lower-case letter or whose form depends on the
 place (the Turkish I with a dot, the Greek final sigma): ONNX Runtime has none of these rules. Parity tells.

@@ -98,6 +98,14 @@ def test_another_label_is_named_with_both_values() -> None:
     assert raised.value.expected == "'ham'"
 
 
+def test_a_label_that_the_source_leaves_open_is_not_compared() -> None:
+    due = np.array([["ham"], [None], ["spam"]], dtype=object)
+    got = np.array([["ham"], ["spam"], ["spam"]], dtype=object)
+    assert one(LABEL, due, got).largest_difference == 0
+    with pytest.raises(ParityError, match="1 of 2 entries differ"):
+        one(LABEL, due, np.array([["spam"], ["spam"], ["spam"]], dtype=object))
+
+
 def test_int8_may_change_one_label_in_ten() -> None:
     due = np.array([["a"]] * 10, dtype=object)
     got = due.copy()

@@ -78,7 +78,7 @@ def test_columns_of_numbers_and_text_give_the_models_answers(make: Any, tmp_path
     source = from_sklearn.source_of(model, CUSTOMERS, OPTIONS)
     source.write(tmp_path / "model.onnx", OPTIONS)
     run = open_onnx(tmp_path / "model.onnx")
-    got = np.concatenate([run(sample)["probabilities"] for sample in source.samples])
+    got = np.concatenate([run(sample)["scores"] for sample in source.samples])
     due = model.predict_proba(CUSTOMERS.astype({"fare": np.float32}))
     np.testing.assert_allclose(got, due, atol=1e-5)
 
@@ -117,7 +117,7 @@ def test_names_that_a_request_cannot_carry_are_changed_and_the_answers_stay(tmp_
     source = from_sklearn.source_of(model, odd, OPTIONS)
     assert [spec.name for spec in source.signature.inputs] == ["monthly_charges_", "score_in", "나이"]
     source.write(tmp_path / "model.onnx", OPTIONS)
-    got = open_onnx(tmp_path / "model.onnx")(source.samples[0])["probabilities"]
+    got = open_onnx(tmp_path / "model.onnx")(source.samples[0])["scores"]
     np.testing.assert_allclose(got, model.predict_proba(odd[:16]), atol=1e-5)
 
 

@@ -54,7 +54,7 @@ def answer(model: Any, frame: Any, folder: Path, feeds: dict[str, Any]) -> Any:
     """What the exported file gives for some tensors."""
     source = from_sklearn.source_of(model, frame, OPTIONS)
     source.write(folder / "model.onnx", OPTIONS)
-    return open_onnx(folder / "model.onnx")(feeds)["probabilities"]
+    return open_onnx(folder / "model.onnx")(feeds)["scores"]
 
 
 def texts(values: list[str]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def test_token_patterns_are_written_out_for_re2(pattern: str, expected: str) -> 
     ids=["token pattern", "n-grams", "logarithm"],
 )
 def test_skl2onnx_still_needs_the_mend(settings: dict[str, Any], given: dict[str, Any], tmp_path: Path) -> None:
-    """When this fails, the mend of that name in from_sklearn_text or from_sklearn_graph can go (skl2onnx 1.20)."""
+    """When this fails, the mend of that name in from_sklearn_text or from_sklearn_mends can go (skl2onnx 1.20)."""
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import StringTensorType
 

@@ -68,7 +68,9 @@ class ModelSettings:
     """How a model is served, beside its signature.
 
     ``parameters`` are the backend's own, as strings. ``label_files`` maps an output's name to its label file beside
-    config.pbtxt. ``versions`` None keeps Triton's default (the latest); otherwise just these are served.
+    config.pbtxt. ``graph_level`` is ONNX Runtime's when it loads the graph: None for all its optimizations, 1 for those
+    that suit every machine, -1 for the basic ones. ``versions`` None keeps Triton's default (the latest); otherwise
+    just these are served.
     """
 
     backend: str
@@ -78,6 +80,7 @@ class ModelSettings:
     parameters: Mapping[str, str] = field(default_factory=dict)
     decoupled: bool = False
     response_cache: bool = False
+    graph_level: int | None = None
     versions: tuple[int, ...] | None = None
     label_files: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,6 +111,8 @@ def build_config(name: str, signature: ModelSignature, settings: ModelSettings) 
         config.model_transaction_policy.decoupled = True
     if settings.response_cache:
         config.response_cache.enable = True
+    if settings.graph_level is not None:
+        config.optimization.graph.level = settings.graph_level
     if settings.versions is not None:
         config.version_policy.specific.versions.extend(settings.versions)
     for key, value in settings.parameters.items():

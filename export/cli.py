@@ -95,6 +95,12 @@ def export() -> None:
 
     The model is converted, loaded, compared with its source on real samples, tried in a scratch Triton, and only then
     renamed into place. When a check fails, the repository stays as it was.
+
+    \b
+    Examples:
+      conch export sklearn churn.joblib --sample customers.csv
+      conch export huggingface ./my-minilm --task embeddings --precision int8
+      conch export sample all
     """
 
 

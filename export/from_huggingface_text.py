@@ -150,7 +150,7 @@ def load_rerank(checkpoint: Checkpoint, options: ExportOptions) -> Source:
             expected="num_labels 1",
             fix="export a classifier with --task text-classification",
         )
-    tokenizer = open_tokenizer(checkpoint.folder, model, _arguments(model))
+    tokenizer = open_tokenizer(checkpoint.folder, model, _arguments(model), pairs=True)
     pairs = read_pairs(options.samples)
     activation = rerank_activation(model.config)
     module = Relevance(model, activation).eval()

@@ -74,12 +74,19 @@ class Tokenizer:
 
 
 def open_tokenizer(
-    folder: Path, model: Any, forward: Sequence[str], *, max_length: int | None = None, lowercase: bool = False
+    folder: Path,
+    model: Any,
+    forward: Sequence[str],
+    *,
+    pairs: bool = False,
+    max_length: int | None = None,
+    lowercase: bool = False,
 ) -> Tokenizer:
     """The tokenizer in a folder, for a model whose forward takes the arguments ``forward``.
 
-    ``max_length`` is the checkpoint's own limit, where it has one beside the tokenizer's and the model's. ``lowercase``
-    puts texts into small letters first. Raises: ExportError when it cannot be served, or does not fit the model.
+    ``pairs`` says that texts come in pairs. ``max_length`` is the checkpoint's own limit, where it has one beside the
+    tokenizer's and the model's. ``lowercase`` puts texts into small letters first. Raises: ExportError when it cannot
+    be served, or does not fit the model.
     """
     import transformers
 
@@ -116,6 +123,10 @@ def open_tokenizer(
             got=", ".join(probe),
             expected="input_ids and attention_mask among " + ", ".join(forward),
         )
+    if not pairs and not any(probe.get("token_type_ids", ())):
+        # Only the second of a pair has another type than 0, and 0 is what a model takes when it is told nothing: each
+        # request saves a tensor on its way from the tokenizer to the graph.
+        tensors = tuple(name for name in tensors if name != "token_type_ids")
     _check_vocabulary(inner, model, folder)
     # transformers' pipelines cut texts by this number alone.
     inner.model_max_length = find_max_length(inner, model, max_length)

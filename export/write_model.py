@@ -93,6 +93,8 @@ def model_settings(source: Source, options: ExportOptions, checked: Checked) -> 
         instance_groups=(InstanceGroup(options.instances, "KIND_CPU" if cpu_only else "KIND_AUTO"),),
         dynamic_batching=_batching(source.signature) if source.dynamic_batching else None,
         parameters=parameters,
+        # An optimized file is as it should run on a CPU: at load, no fusion is to be done again, or done after all.
+        graph_level=-1 if options.optimize and cpu_only else None,
     )
 
 

@@ -91,7 +91,8 @@ async def _drive(url: str, requests: list[bytes], first: int, start: float, end:
 async def _read_answer(reader: asyncio.StreamReader) -> bool:
     head = await reader.readuntil(b"\r\n\r\n")
     lowered = head.lower()
-    at = lowered.index(b"content-length:") + len(b"content-length:")
+    # With the line break: Triton's binary answers have an Inference-Header-Content-Length too.
+    at = lowered.index(b"\r\ncontent-length:") + len(b"\r\ncontent-length:")
     length = int(lowered[at : lowered.index(b"\r\n", at)])
     await reader.readexactly(length)
     return head.startswith(b"HTTP/1.1 200")

@@ -70,6 +70,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "spam": (
         "WIN {money} now! Text {code} to play at {shop}",
+        "You have won a prize! Call {code} to claim your {money}",
+        "You have won a free voucher for {shop}, claim it today",
         "{shop} SALE: {percent} off everything, today only {link}",
         "Congratulations! You have been selected for a free prize of {money}. Claim at {link}",
         "FREE spins and a {money} bonus for new players at {shop} {link}",

@@ -50,6 +50,24 @@ def frozen_inside() -> onnx.ModelProto:
     )
 
 
+def skip_layer_norm() -> onnx.ModelProto:
+    """y [batch, 4, 4] = LayerNormalization(x @ w + x): the sum and the norm that ONNX Runtime fuses."""
+    return _model(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["product"]),
+            helper.make_node("Add", ["product", "x"], ["sum"]),
+            helper.make_node("LayerNormalization", ["sum", "scale", "bias"], ["y"], axis=-1),
+        ],
+        inputs={"x": (TensorProto.FLOAT, ["batch", 4, 4])},
+        outputs={"y": (TensorProto.FLOAT, ["batch", 4, 4])},
+        weights={
+            "w": np.eye(4, dtype=np.float32),
+            "scale": np.ones(4, dtype=np.float32),
+            "bias": np.zeros(4, dtype=np.float32),
+        },
+    )
+
+
 def sums_lengths() -> onnx.ModelProto:
     """total [batch, 1] = the sum of tokens [batch, any length]."""
     return _model(

@@ -94,6 +94,12 @@ def test_the_order_of_parameters_does_not_show() -> None:
     assert render(one) == render(other)
 
 
+@pytest.mark.parametrize(("level", "text"), [(None, None), (-1, "level: -1"), (1, "level: 1")])
+def test_the_graph_level_is_said_only_when_it_is_chosen(level: int | None, text: str | None) -> None:
+    rendered = render(build_config("m", SIGNATURE, settings(graph_level=level)))
+    assert text in rendered if text else "optimization" not in rendered
+
+
 def test_no_batching_is_written_out() -> None:
     unbatched = ModelSignature(SIGNATURE.inputs, SIGNATURE.outputs, max_batch_size=0)
     text = render(build_config("m", unbatched, ModelSettings("python")))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from conch.errors import ConchError, ExportError, ParityError
@@ -15,7 +16,7 @@ from conch.manifest import tensor_from_json
 from conch.model_config import signature_of
 from conch.repository import Repository
 from conch.tensor_spec import ModelSignature, TensorSpec
-from export import steps
+from export import optimize, steps
 from export.options import ExportOptions
 from export.source import PipelineParts, PythonPart, Source
 from tests.fakes import tiny_onnx
@@ -128,11 +129,11 @@ def test_int8_outside_its_tolerance_is_refused_with_both_values(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("optimized", [False, True])
 def test_a_tame_model_survives_lower_precision(
-    precision: str, optimize: bool, tmp_path: Path, options: ExportOptions
+    precision: str, optimized: bool, tmp_path: Path, options: ExportOptions
 ) -> None:
-    report = steps.run(tiny_onnx.source(tmp_path), replace(options, precision=precision, optimize=optimize))
+    report = steps.run(tiny_onnx.source(tmp_path), replace(options, precision=precision, optimize=optimized))
     (row,) = report.parity
     assert 0 < row.largest_difference <= row.tolerance
     kind = "KIND_CPU" if precision == "int8" else "KIND_AUTO"
@@ -155,6 +156,18 @@ def test_an_optimized_file_names_only_the_operator_sets_it_uses(tmp_path: Path, 
     report = steps.run(tiny_onnx.source(tmp_path), replace(options, precision="int8", optimize=True))
     model = onnx.load(str(report.path / "model.onnx"))
     assert {node.domain for node in model.graph.node} | {""} == {opset.domain for opset in model.opset_import}
+
+
+def test_optimizing_leaves_out_the_fusion_that_is_slower_on_cpus(tmp_path: Path) -> None:
+    """Its twin is onnxruntime's own choice: when that no longer fuses, `optimize.SLOWER_FUSIONS` can go."""
+    path = tiny_onnx.save(tiny_onnx.skip_layer_norm(), tmp_path / "skip.onnx")
+    fused = onnxruntime.SessionOptions()
+    fused.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    onnxruntime.InferenceSession(str(path), fused, providers=["CPUExecutionProvider"])
+    optimize.optimize(path, tiny_onnx.source(tmp_path), ExportOptions("tiny"))
+    operators = {node.op_type for node in onnx.load(str(path)).graph.node}
+    assert "LayerNormalization" in operators
+    assert "SkipLayerNormalization" in {node.op_type for node in onnx.load(str(tmp_path / "fused.onnx")).graph.node}
 
 
 def test_static_int8_fixes_its_scales_beforehand(tmp_path: Path, options: ExportOptions) -> None:

@@ -112,7 +112,7 @@ def test_a_classifier_s_parts(classifier: Path) -> None:
     assert after is not None
     assert before.parameters == {
         "max_length": str(POSITIONS),
-        "outputs": "input_ids,attention_mask,token_type_ids",
+        "outputs": "input_ids,attention_mask",
     }
     assert after.assets == {"labels.txt": b"calm\nangry\nunsure\n"}
     assert after.parameters == {"activation": "softmax"}
@@ -221,6 +221,16 @@ def test_the_shortest_limit_counts(tokenizer: int, own: int | None, due: int) ->
 def test_without_any_limit_there_is_one() -> None:
     model = SimpleNamespace(named_modules=list, config=SimpleNamespace())
     assert find_max_length(SimpleNamespace(model_max_length=10**30), model) == 512
+
+
+@pytest.mark.parametrize(("pairs", "told"), [(False, False), (True, True)])
+def test_token_types_are_only_sent_where_they_say_something(classifier: Path, pairs: bool, told: bool) -> None:
+    from transformers import BertModel
+
+    with quiet():
+        model = BertModel.from_pretrained(classifier)
+    arguments = ("input_ids", "attention_mask", "token_type_ids")
+    assert ("token_type_ids" in open_tokenizer(classifier, model, arguments, pairs=pairs).tensors) is told
 
 
 def test_the_served_tokenizer_gives_transformers_ids(classifier: Path) -> None:

@@ -63,6 +63,16 @@ def test_instances_share_the_cores(
     assert settings.parameters == {key: threads}
 
 
+@pytest.mark.parametrize(
+    ("optimize", "checked", "level"), [(True, CPU_ONLY, -1), (False, CPU_ONLY, None), (True, ON_GPU_TOO, None)]
+)
+def test_an_optimized_cpu_file_is_loaded_as_it_is(
+    optimize: bool, checked: Checked, level: int | None, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, optimize=optimize)
+    assert write_model.model_settings(tiny_onnx.source(tmp_path), options, checked).graph_level == level
+
+
 def test_one_instance_is_left_all_cores_of_wherever_it_runs(tmp_path: Path) -> None:
     assert "parameters" not in config(tmp_path, OPTIONS)
 

@@ -20,6 +20,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append(body)
         self.send_response(400 if body == b"bad" else 200)
+        self.send_header("Inference-Header-Content-Length", "1")  # as Triton's binary answers have
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

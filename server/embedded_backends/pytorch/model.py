@@ -34,7 +34,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a list of requests, which the dynamic batcher may have gathered; one response each, in order."""
-        asks = [({t.name(): t.as_numpy() for t in r.inputs()}, r.requested_output_names()) for r in requests]
+        # The names come as a set: one order of them must hold from here to the response.
+        asks = [({t.name(): t.as_numpy() for t in r.inputs()}, list(r.requested_output_names())) for r in requests]
         return [_respond(wanted, answer) for (_, wanted), answer in zip(asks, self._batcher.answer(asks), strict=True)]
 
 

@@ -68,6 +68,7 @@ def demo(repository: Path, fresh: bool, as_json: bool) -> None:
             where=disagreeing[0].sample,
             got={client: describe(answer) for client, answer in disagreeing[0].answers.items()},
         )
+    console.print("The four clients got the same answers to every question.")
     console.print("Triton is stopped. Next: [bold]conch serve[/bold], then [bold]conch infer spam --text ...[/bold]")
     if as_json:
         print_json([_as_json(one) for one in asked])

@@ -129,7 +129,6 @@ def load_token_classification(checkpoint: Checkpoint, options: ExportOptions) ->
                 options.max_batch_size,
             ),
             assets={"labels.txt": labels_file(names)},
-            packages=("numpy>=1.26,<2",),
         ),
         reference=entity_reference(model, tokenizer, names) if options.precision == "fp32" else None,
     )
@@ -266,7 +265,7 @@ def tokenizer_part(
         signature=ModelSignature((TEXT, TEXT_PAIR) if pairs else (TEXT,), outputs, options.max_batch_size),
         parameters=parameters,
         assets={"tokenizer.json": tokenizer.asset()},
-        packages=("numpy>=1.26,<2", tokenizer.package),
+        packages=(tokenizer.package,),
     )
 
 

@@ -24,7 +24,6 @@ def image_part(processor_json: bytes, pixels: TensorSpec, options: ExportOptions
         signature=ModelSignature((IMAGE,), (pixels,), options.max_batch_size),
         parameters={"processor": "processor.json"},
         assets={"processor.json": processor_json},
-        packages=("numpy>=1.26,<2", "pillow>=10"),
     )
 
 
@@ -45,7 +44,6 @@ def classify_part(names: Sequence[str], activation: str, options: ExportOptions)
         ),
         parameters={"activation": activation},
         assets={"labels.txt": labels_file(names)},
-        packages=("numpy>=1.26,<2", "pyyaml>=6"),
     )
 
 

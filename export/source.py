@@ -31,7 +31,8 @@ class PythonPart:
 
     ``role`` ends the model's name: NAME_preprocess, NAME_postprocess. ``backend`` names the folder of python_backends/
     that is copied into the version folder; ``assets`` maps further file names there to their bytes or to files to
-    copy. ``packages`` are the pip requirements of its code.
+    copy. ``packages`` are pip requirements that replace those of the same name in the backend's requirements.txt,
+    where an asset needs more.
     """
 
     role: str

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -156,7 +157,14 @@ def _write_python(stage: Stage, options: ExportOptions, part: PythonPart) -> Sta
     shutil.copytree(code, folder, ignore=_LEFT_OUT, dirs_exist_ok=True)
     _add_files(folder, part.assets)
     (folder / PYCACHE_GUARD).touch()
-    return StagedModel(name, folder, config, part.role, part.packages)
+    return StagedModel(name, folder, config, part.role, _packages(code, part.packages))
+
+
+def _packages(code: Path, stricter: Sequence[str]) -> tuple[str, ...]:
+    """What a backend's requirements.txt asks for, each line replaced by a stricter one of the same name."""
+    lines = (code / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    by_name = {re.split(r"[^\w.-]", line)[0]: line for line in (*lines, *stricter) if line}
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def _add_files(folder: Path, files: Mapping[str, bytes | Path]) -> None:

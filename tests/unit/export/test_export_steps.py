@@ -224,7 +224,7 @@ def pipeline(tmp_path: Path, backend: str = "classify") -> Source:
         signature=ModelSignature((TensorSpec("logits", "FP32", (3,)),), out, 8),
         parameters={"activation": "softmax"},
         assets={"labels.txt": b"a\nb\nc\n"},
-        packages=("numpy<2",),
+        packages=("numpy==1.26.4",),
     )
     parts = PipelineParts(
         inputs=(TensorSpec("x", "FP32", (4,)),),
@@ -249,7 +249,7 @@ def test_a_pipeline_is_written_whole(tmp_path: Path, options: ExportOptions) -> 
     repository = Repository(options.repository)
     manifest = repository.manifest("tiny_postprocess", 1)
     assert manifest is not None
-    assert manifest.packages == ("numpy<2",)
+    assert manifest.packages == ("numpy==1.26.4", "pyyaml>=6")
     assert "model.py" in manifest.files
     steps_in_order = [step.model_name for step in repository.config("tiny").ensemble_scheduling.step]
     assert steps_in_order == ["tiny_model", "tiny_postprocess"]

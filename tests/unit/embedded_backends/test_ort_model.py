@@ -1,6 +1,7 @@
 """The onnxruntime stand-in as a whole, with real ONNX Runtime and a fake Triton."""
 
 import numpy as np
+import onnxruntime
 import pytest
 from conch_backend_config import LoadFailed
 
@@ -28,6 +29,19 @@ def test_answers_are_those_of_the_model(affine):
     answer = affine.infer(x=x)
     np.testing.assert_array_equal(answer["y"], x @ WEIGHT + BIAS)
     np.testing.assert_array_equal(answer["y2"], 2 * (x @ WEIGHT + BIAS))
+
+
+def test_outputs_are_asked_for_by_a_list(load_stand_in, monkeypatch):
+    """Triton hands their names over as a set, which onnxruntime 1.23 and older do not take."""
+    asked, run = [], onnxruntime.InferenceSession.run
+
+    def note(session, names, *rest):
+        asked.append(names)
+        return run(session, names, *rest)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", note)
+    load_stand_in("onnxruntime", {"model.onnx": onnx_graphs.affine(WEIGHT, BIAS)}, **AFFINE).infer(x=rows([1, 2, 3]))
+    assert [type(names) for names in asked] == [list]
 
 
 def test_a_gathered_batch_answers_as_single_requests_do(affine):

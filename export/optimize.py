@@ -17,8 +17,8 @@ from export.quiet import quiet
 from export.replace_file import rewriting
 from export.source import Source
 
-# On CPUs the fused kernel was slower than the Add and the LayerNormalization that it replaces, in onnxruntime 1.31's own
-# profile of int8 MiniLM. GPU providers fuse it at load.
+# On CPUs the fused kernel was slower than the Add and the LayerNormalization that it replaces, in onnxruntime 1.31's
+# own profile of int8 MiniLM. GPU providers fuse it at load.
 SLOWER_FUSIONS = ("SkipLayerNormFusion",)
 
 

@@ -1,11 +1,11 @@
 """`make bench`: the served pipeline beside FastAPI + ONNX Runtime, on the same file, texts and machine, in one run.
 
 Both serve the same file, the int8 MiniLM of the `embeddings` sample, one text a request, each as its users would:
-FastAPI with its response declared, the fastest handler that was found (``--handler dict``: as its tutorial writes one),
-ONNX Runtime's own optimizations and one thread a session, JSON in and out; the pipeline with the settings that its
-export wrote, JSON in and the binary tensors out that Triton's clients ask for. The servers take turns at each number of
-connections, in several rounds, and ratios are taken within a round: a machine that slows down slows both. Writes a
-table, a plot and all figures to perf/results/.
+FastAPI with its response declared, the fastest handler that was found (``--handler dict``: as its tutorial writes
+one), ONNX Runtime's own optimizations and one thread a session, JSON in and out; the pipeline with the settings that
+its export wrote, JSON in and the binary tensors out that Triton's clients ask for. The servers take turns at each
+number of connections, in several rounds, and ratios are taken within a round: a machine that slows down slows both.
+Writes a table, a plot and all figures to perf/results/.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def write_plot(comparisons: Sequence[Comparison], handler: str, path: Path) -> N
         axes.spines[["top", "right"]].set_visible(False)
         for bars in axes.containers:
             axes.bar_label(bars, fmt="%.0f", fontsize=8)
-    rate.legend(frameon=False)
+    figure.legend(*rate.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(f"MiniLM int8, one text of 5 to 40 words a request, {os.cpu_count()} cores")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

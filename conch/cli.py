@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": LazyCommand("server.cli", "serve", "Serve a repository with Triton, in the foreground."),
     "status": LazyCommand("server.cli", "status", "Show what a running server serves, and how it is doing."),
     "doctor": LazyCommand("server.cli", "doctor", "Check this machine, and say what to do."),
+    "repo": LazyCommand("server.repo_cli", "repo", "Look into a repository, and change what serves."),
     "infer": LazyCommand("clients.cli", "infer", "Ask a model, from files or the command line."),
     "demo": LazyCommand("export.demo", "demo", "Export the samples, serve them, ask them, stop."),
     "completion": LazyCommand("conch.completion", "completion", "Print the shell completion script."),
@@ -39,17 +40,19 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, not when help is shown."""
+    """A group whose commands are imported when they are called, not when help is shown; ``table`` names them."""
+
+    table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order in which a user meets them."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module that holds a command."""
-        lazy = COMMANDS.get(cmd_name)
+        lazy = self.table.get(cmd_name)
         if lazy is None:
-            close = nearest(cmd_name, COMMANDS)
+            close = nearest(cmd_name, self.table)
             if close and not ctx.resilient_parsing:
                 ctx.fail(f"No such command '{cmd_name}'. Did you mean {close}?")
             return None
@@ -60,11 +63,11 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table above: nothing is imported."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+            formatter.write_dl([(name, lazy.help) for name, lazy in self.table.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands that begin so, and the group's own options; nothing is imported."""
-        names = [CompletionItem(n, help=lazy.help) for n, lazy in COMMANDS.items() if n.startswith(incomplete)]
+        names = [CompletionItem(n, help=lazy.help) for n, lazy in self.table.items() if n.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
 

@@ -19,6 +19,7 @@ from conch.errors import RepositoryError
 from conch.tensor_spec import Array, data_type, from_numpy_type
 
 MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"  # see conch.signing
 FORMAT = 1
 
 
@@ -100,8 +101,9 @@ class Manifest:
 
 
 def digest_files(version_folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version folder but its manifest, by path relative to the folder."""
-    paths = sorted(p for p in version_folder.rglob("*") if p.is_file() and p.name != MANIFEST_FILE)
+    """SHA-256 of every file of a version folder, by path relative to it, but for its manifest and that one's signature."""
+    own = {version_folder / MANIFEST_FILE, version_folder / SIGNATURE_FILE}
+    paths = sorted(p for p in version_folder.rglob("*") if p.is_file() and p not in own)
     return {p.relative_to(version_folder).as_posix(): sha256(p) for p in paths}
 
 

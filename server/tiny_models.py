@@ -1,0 +1,148 @@
+"""The smallest models that show which version answered: for trials of updates, with no framework and no weights.
+
+Single: ``x`` FP32 [1] -> ``y`` FP32 [1] = x + k. Pipeline: three parts, each adds its k to ``trace`` FP32 [3], so that
+an answer with parts of two versions shows; their tensors in between are named and sized by the version, so that parts
+of different versions do not even fit each other, as after a real change of preprocessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from conch.model_config import CONFIG_FILE
+from conch.repository import PYCACHE_GUARD
+from conch.tensor_spec import Array
+from server.under_load import MixedAnswer, WrongAnswer
+
+# What the models are asked, and the inputs that a check below expects.
+ASKED = {"x": [[1.0]]}
+
+_SINGLE_CODE = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        x = [pb_utils.get_input_tensor_by_name(r, "x").as_numpy() for r in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", v + {k})]) for v in x]
+"""
+
+_SINGLE_CONFIG = """\
+name: "{name}"
+backend: "python"
+max_batch_size: 8
+input {{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }}
+output {{ name: "y" data_type: TYPE_FP32 dims: [ 1 ] }}
+dynamic_batching {{ }}
+"""
+
+# A part: reads READS, writes WRITES with its own k behind what came.
+_PART_CODE = """\
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(pb_utils.get_input_tensor_by_name(r, "{reads}").as_numpy()) for r in requests]
+
+    def answer(self, came):
+        own = np.full((len(came), 1), {k}, dtype=np.float32)
+        parts = [{kept}own, np.zeros((len(came), {padding}), dtype=np.float32)]
+        return pb_utils.InferenceResponse([pb_utils.Tensor("{writes}", np.concatenate(parts, axis=1))])
+"""
+
+_PART_CONFIG = """\
+name: "{name}"
+backend: "python"
+max_batch_size: 8
+input {{ name: "{reads}" data_type: TYPE_FP32 dims: [ {read_width} ] }}
+output {{ name: "{writes}" data_type: TYPE_FP32 dims: [ {written_width} ] }}
+"""
+
+_ENSEMBLE_CONFIG = """\
+name: "{name}"
+platform: "ensemble"
+max_batch_size: 8
+input {{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }}
+output {{ name: "trace" data_type: TYPE_FP32 dims: [ 3 ] }}
+ensemble_scheduling {{
+{steps}}}
+"""
+
+_STEP = """\
+  step {{
+    model_name: "{name}"
+    model_version: -1
+    input_map {{ key: "{reads}" value: "{reads}" }}
+    output_map {{ key: "{writes}" value: "{writes}" }}
+  }}
+"""
+
+
+def write_single(root: Path, name: str, k: float, version: int = 1) -> Path:
+    """Write a model that adds ``k``; returns its version folder."""
+    return _write(root, name, version, _SINGLE_CONFIG.format(name=name), _SINGLE_CODE.format(k=float(k)))
+
+
+def write_pipeline(root: Path, name: str, k: int, version: int = 1, *, broken: float = 0.0) -> Path:
+    """Write a pipeline of three parts, each of which leaves ``k``; returns the ensemble's version folder.
+
+    The width of the tensors between the parts depends on ``k``: no two versions in a row fit each other. ``broken`` is
+    added to what the model in the middle leaves.
+    """
+    padding = 1 + k % 2
+    tensors = (("x", 1), (f"prepared_{k % 2}", 1 + padding), (f"scored_{k % 2}", 2 + padding), ("trace", 3))
+    parts = [f"{name}_{part}" for part in ("preprocess", "model", "postprocess")]
+    # Of what came, a part keeps what the parts before it have left.
+    for index, part in enumerate(parts):
+        (reads, read_width), (writes, written_width) = tensors[index], tensors[index + 1]
+        last = index == 2
+        code = _PART_CODE.format(
+            reads=reads,
+            writes=writes,
+            k=float(k) + (broken if index == 1 else 0.0),
+            kept=f"came[:, :{index}], " if index else "",
+            padding=0 if last else padding,
+        )
+        config = _PART_CONFIG.format(
+            name=part, reads=reads, read_width=read_width, writes=writes, written_width=written_width
+        )
+        _write(root, part, version, config, code)
+    steps = "".join(
+        _STEP.format(name=part, reads=tensors[index][0], writes=tensors[index + 1][0])
+        for index, part in enumerate(parts)
+    )
+    folder = root / name / str(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README").write_text(f"version {version} of {name}: all parts leave {k}\n", encoding="utf-8")
+    (root / name / CONFIG_FILE).write_text(_ENSEMBLE_CONFIG.format(name=name, steps=steps), encoding="utf-8")
+    return folder
+
+
+def single_version(answer: Mapping[str, Array]) -> str:
+    """Which k answered, for a request of `ASKED`. Raises: WrongAnswer when none did."""
+    k = float(answer["y"].ravel()[0]) - 1.0
+    if k != int(k) or k < 0:
+        raise WrongAnswer(f"y = {k + 1:g}")
+    return str(int(k))
+
+
+def pipeline_version(answer: Mapping[str, Array]) -> str:
+    """Which k all three parts left. Raises: MixedAnswer when they differ, WrongAnswer."""
+    trace = [float(x) for x in answer["trace"].ravel()]
+    if len(set(trace)) > 1 or len(trace) != 3:
+        raise MixedAnswer(f"parts of versions {', '.join(f'{x:g}' for x in trace)}")
+    if trace[0] != int(trace[0]):
+        raise WrongAnswer(f"trace {trace}")
+    return str(int(trace[0]))
+
+
+def _write(root: Path, name: str, version: int, config: str, code: str) -> Path:
+    folder = root / name / str(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.py").write_text(code, encoding="utf-8")
+    (folder / PYCACHE_GUARD).touch()
+    (root / name / CONFIG_FILE).write_text(config, encoding="utf-8")
+    return folder

@@ -101,10 +101,36 @@ class Manifest:
 
 
 def digest_files(version_folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version folder, by path relative to it, but for its manifest and that one's signature."""
+    """SHA-256 of every file of a version folder but its manifest and that one's signature, by path in the folder."""
     own = {version_folder / MANIFEST_FILE, version_folder / SIGNATURE_FILE}
     paths = sorted(p for p in version_folder.rglob("*") if p.is_file() and p not in own)
     return {p.relative_to(version_folder).as_posix(): sha256(p) for p in paths}
+
+
+@dataclass(frozen=True)
+class FileChanges:
+    """How a version folder's files differ from what its manifest says: paths in the folder."""
+
+    changed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.missing or self.added)
+
+    def __str__(self) -> str:
+        parts = (("changed", self.changed), ("missing", self.missing), ("added", self.added))
+        return "; ".join(f"{what}: {', '.join(paths)}" for what, paths in parts if paths) or "nothing"
+
+
+def changed_files(version_folder: Path, manifest: Manifest) -> FileChanges:
+    """What was done to a version's files since its manifest was written; every file is read."""
+    now, then = digest_files(version_folder), manifest.files
+    return FileChanges(
+        changed=tuple(sorted(p for p in now.keys() & then.keys() if now[p] != then[p])),
+        missing=tuple(sorted(then.keys() - now.keys())),
+        added=tuple(sorted(now.keys() - then.keys())),
+    )
 
 
 def sha256(path: Path) -> str:

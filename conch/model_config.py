@@ -8,7 +8,7 @@ Source: https://github.com/triton-inference-server/common/blob/main/protobuf/mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,19 @@ def signature_of(config: ModelConfigMessage) -> ModelSignature:
 def _spec(tensor: Any, *, optional: bool) -> TensorSpec:
     name = model_config_pb2.DataType.Name(tensor.data_type)
     return TensorSpec(tensor.name, from_config_type(name).wire, tuple(tensor.dims), optional)
+
+
+def selected_versions(config: ModelConfigMessage, versions: Sequence[int]) -> tuple[int, ...]:
+    """Those of a model's versions that its version_policy lets Triton load, lowest first; by default the highest."""
+    policy = config.version_policy
+    chosen = policy.WhichOneof("policy_choice")
+    there = sorted(versions)
+    if chosen == "all":
+        return tuple(there)
+    if chosen == "specific":
+        return tuple(v for v in there if v in set(policy.specific.versions))
+    count = policy.latest.num_versions if chosen == "latest" else 0
+    return tuple(there[-(count or 1) :])
 
 
 def render(config: ModelConfigMessage) -> str:

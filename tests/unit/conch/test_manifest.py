@@ -1,10 +1,20 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conch.errors import RepositoryError
-from conch.manifest import Golden, Manifest, Parity, digest_files, tensor_from_json, tensor_to_json
+from conch.manifest import (
+    FileChanges,
+    Golden,
+    Manifest,
+    Parity,
+    changed_files,
+    digest_files,
+    tensor_from_json,
+    tensor_to_json,
+)
 
 
 def manifest() -> Manifest:
@@ -44,6 +54,32 @@ def test_digests_cover_every_file_but_the_manifest(tmp_path: Path) -> None:
     assert list(digests) == ["assets/labels.txt", "model.py"]
     # SHA-256 of nothing, from FIPS 180-4's test vectors.
     assert digests["model.py"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_a_signature_is_no_file_of_the_version(tmp_path: Path) -> None:
+    (tmp_path / "manifest.sig").write_bytes(b"signed")
+    assert digest_files(tmp_path) == {}
+
+
+def test_a_manifest_deeper_in_the_version_is_a_file_like_others(tmp_path: Path) -> None:
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "manifest.json").write_text("{}")
+    (tmp_path / "assets" / "manifest.sig").write_text("")
+    assert list(digest_files(tmp_path)) == ["assets/manifest.json", "assets/manifest.sig"]
+
+
+def test_what_was_done_to_the_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "same").write_text("s")
+    (tmp_path / "other").write_text("o")
+    (tmp_path / "gone").write_text("g")
+    written = dataclasses.replace(manifest(), files=digest_files(tmp_path))
+    assert not changed_files(tmp_path, written)
+    (tmp_path / "other").write_text("O")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "new").touch()
+    found = changed_files(tmp_path, written)
+    assert found == FileChanges(changed=("other",), missing=("gone",), added=("new",))
+    assert str(found) == "changed: other; missing: gone; added: new"
 
 
 @pytest.mark.parametrize(

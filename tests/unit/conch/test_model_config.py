@@ -14,6 +14,7 @@ from conch.model_config import (
     parse,
     read_config,
     render,
+    selected_versions,
     signature_of,
 )
 from conch.tensor_spec import DATA_TYPES, ModelSignature, TensorSpec
@@ -152,3 +153,19 @@ def test_any_config_survives_its_text(inputs, outputs, size: int, parameters: di
     config = build_config("m", signature, ModelSettings("python", parameters=parameters))
     assert parse(render(config)) == config
     assert signature_of(parse(render(config))) == signature
+
+
+@pytest.mark.parametrize(
+    ("policy", "selected"),
+    [
+        ("", (10,)),
+        ("version_policy { latest { } }", (10,)),
+        ("version_policy { latest { num_versions: 2 } }", (9, 10)),
+        ("version_policy { latest { num_versions: 7 } }", (2, 9, 10)),
+        ("version_policy { all { } }", (2, 9, 10)),
+        ("version_policy { specific { versions: [9, 2, 5] } }", (2, 9)),
+        ("version_policy { specific { versions: [5] } }", ()),
+    ],
+)
+def test_the_policy_says_which_versions_are_loaded(policy: str, selected: tuple[int, ...]) -> None:
+    assert selected_versions(parse(policy), [10, 2, 9]) == selected

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import signal
 import types
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
-from conch.errors import ConchError, ServerError
+from conch.errors import ConchError, RepositoryError, ServerError
+from conch.manifest import MANIFEST_FILE, Manifest
 from conch.terminal import console, print_table
-from server import http_api
+from server import http_api, running
 from server.http_api import ModelState
 from server.lifecycle import UNLOADED, TritonServer
 from server.load_failures import advice, tail, tidy
@@ -32,8 +35,13 @@ def serve(server: TritonServer) -> int:
         try:
             console.print("starting Triton, loading models ...")
             server.start()
-            announce(server)
-            _watch(server)
+            with ExitStack() as found:
+                for root in server.repositories:
+                    found.enter_context(
+                        running.announce(root, server.http_url, server.grpc_url, server.options.control)
+                    )
+                announce(server)
+                _watch(server)
         except KeyboardInterrupt:
             console.print("stopping: requests in flight are finished first; Ctrl-C again ends them")
         finally:
@@ -107,9 +115,32 @@ def _tensors(server: TritonServer, name: str, version: str) -> tuple[str, str]:
     return tuple(", ".join(t["name"] for t in answer.get(kind, [])) for kind in ("inputs", "outputs"))  # type: ignore[return-value]
 
 
-def _did_not_load(failed: ModelState) -> str:
+def _did_not_load(failed: ModelState, came_from: str = "") -> str:
     version = f" version {failed.version}" if failed.version else ""
-    return f"not served: {failed.name}{version}: {failed.reason}\n  fix:      {advice(failed)}"
+    line = f"not served: {failed.name}{version}: {failed.reason}\n"
+    if came_from:
+        line += f"  from:     {came_from}\n"
+    return f"{line}  fix:      {advice(failed)}"
+
+
+def origin(repositories: Sequence[Path], row: ModelState) -> str:
+    """Where a version comes from and since when, by its manifest; empty where it has none that can be read."""
+    for root in repositories:
+        path = root / row.name / row.version / MANIFEST_FILE
+        if row.version and path.is_file():
+            try:
+                manifest = Manifest.read(path)
+            except RepositoryError:
+                return ""
+            return f"{describe_source(manifest.source)}, of {manifest.created_at}"
+    return ""
+
+
+def describe_source(source: Mapping[str, Any]) -> str:
+    """A manifest's source in a few words: its kind, and the name or path that it was known by."""
+    kind = str(source.get("kind", "an unknown source"))
+    known_as = next((str(source[key]) for key in ("model", "factory", "path", "estimator", "file") if source.get(key)), "")
+    return f"{kind} {known_as}".strip()
 
 
 def _watch(server: TritonServer) -> None:
@@ -123,7 +154,7 @@ def _watch(server: TritonServer) -> None:
         states = _states(server)
         if states is not None:
             now = settled(known, states)
-            for line in changes(known, now):
+            for line in changes(known, now, lambda row: origin(server.repositories, row)):
                 console.print(line, markup=False)
             known = now
     raise ServerError(
@@ -157,19 +188,20 @@ def settled(before: States, after: States) -> States:
     return result
 
 
-def changes(before: States, after: States) -> list[str]:
-    """What to tell of two looks at the repository index, a line each. Pure."""
+def changes(before: States, after: States, origin: Callable[[ModelState], str] = lambda row: "") -> list[str]:
+    """What to tell of two looks at the repository index, a line each; ``origin`` says where a version is from. Pure."""
     lines = []
     for key, row in sorted(after.items()):
         old = before.get(key)
         if old is not None and (old.state, old.reason) == (row.state, row.reason):
             continue
         if row.state == "READY":
-            lines.append(f"{row.name} version {row.version} is ready")
+            came_from = origin(row)
+            lines.append(f"{row.name} version {row.version} is ready" + (f": {came_from}" if came_from else ""))
         elif row.state == "UNAVAILABLE" and row.reason == UNLOADED:
             lines.append(f"{row.name} version {row.version} is no longer served")
         elif row.state == "UNAVAILABLE":
-            lines.append(_did_not_load(ModelState(row.name, row.version, row.state, tidy(row.reason))))
+            lines.append(_did_not_load(ModelState(row.name, row.version, row.state, tidy(row.reason)), origin(row)))
     gone = {key for key, row in before.items() if row.state == "READY"} - after.keys()
     return lines + [f"{name} version {version} is no longer served" for name, version in sorted(gone)]
 

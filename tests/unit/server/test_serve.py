@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from conch.errors import ServerError
+from conch.manifest import Manifest
 from server.cli import _resource, _restriction, doctor, serve, status
 from server.http_api import ModelState
 from server.options import RateLimitResource, Restriction
-from server.serve import States, changes, settled, worth_showing
+from server.serve import States, changes, origin, settled, worth_showing
 
 
 def states(*rows: tuple[str, str, str, str]) -> States:
@@ -102,3 +105,28 @@ def test_help_has_examples(command: object) -> None:
 
 def test_json_and_watch_exclude_each_other() -> None:
     assert CliRunner().invoke(status, ["--json", "--watch", "1"]).exit_code == 2
+
+
+def manifest(folder: Path, source: dict[str, str]) -> None:
+    folder.mkdir(parents=True)
+    Manifest("m", "2026-02-03T04:05:06+00:00", source, {}, "").write(folder)
+
+
+def test_a_version_is_told_with_where_it_comes_from(tmp_path: Path) -> None:
+    manifest(tmp_path / "m" / "1", {"kind": "onnx", "path": "/data/m.onnx"})
+    [line] = changes({}, READY, lambda row: origin([tmp_path], row))
+    assert line == "m version 1 is ready: onnx /data/m.onnx, of 2026-02-03T04:05:06+00:00"
+
+
+def test_a_version_that_failed_is_told_with_where_it_comes_from(tmp_path: Path) -> None:
+    manifest(tmp_path / "m" / "2", {"kind": "huggingface", "model": "org/name"})
+    [line] = changes(READY, {**READY, **states(BROKEN)}, lambda row: origin([tmp_path], row))
+    assert "from:     huggingface org/name, of 2026" in line
+
+
+@pytest.mark.parametrize("text", [None, "{}", "no json"])
+def test_a_version_without_a_manifest_that_can_be_read_is_told_all_the_same(tmp_path: Path, text: str | None) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    if text is not None:
+        (tmp_path / "m" / "1" / "manifest.json").write_text(text)
+    assert changes({}, READY, lambda row: origin([tmp_path], row)) == ["m version 1 is ready"]

@@ -145,16 +145,20 @@ def _spec(tensor: Any, *, optional: bool) -> TensorSpec:
 
 
 def selected_versions(config: ModelConfigMessage, versions: Sequence[int]) -> tuple[int, ...]:
-    """Those of a model's versions that its version_policy lets Triton load, lowest first; by default the highest."""
+    """Those of a model's versions that its version_policy lets Triton load, lowest first.
+
+    Without a policy that is the highest. A policy that is there and says nothing means all of them.
+    Source: https://github.com/triton-inference-server/core/blob/main/src/model_repository_manager/model_lifecycle.cc
+    """
     policy = config.version_policy
     chosen = policy.WhichOneof("policy_choice")
     there = sorted(versions)
-    if chosen == "all":
-        return tuple(there)
     if chosen == "specific":
         return tuple(v for v in there if v in set(policy.specific.versions))
-    count = policy.latest.num_versions if chosen == "latest" else 0
-    return tuple(there[-(count or 1) :])
+    if chosen == "all" or (chosen is None and config.HasField("version_policy")):
+        return tuple(there)
+    count = policy.latest.num_versions if chosen == "latest" else 1
+    return tuple(there[-count:]) if count else ()
 
 
 def render(config: ModelConfigMessage) -> str:

@@ -159,7 +159,8 @@ def test_any_config_survives_its_text(inputs, outputs, size: int, parameters: di
     ("policy", "selected"),
     [
         ("", (10,)),
-        ("version_policy { latest { } }", (10,)),
+        ("version_policy { }", (2, 9, 10)),
+        ("version_policy { latest { } }", ()),
         ("version_policy { latest { num_versions: 2 } }", (9, 10)),
         ("version_policy { latest { num_versions: 7 } }", (2, 9, 10)),
         ("version_policy { all { } }", (2, 9, 10)),

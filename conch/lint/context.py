@@ -1,0 +1,28 @@
+"""What a rule may know beside the model: the target, its limits, and the other models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from conch.lint.model import ModelFolder, RootFolder
+from conch.releases import DEFAULT_TARGET, Release, release
+
+
+@dataclass(frozen=True)
+class Context:
+    """The target that the repository is meant for, and everything in it.
+
+    None in ``cpus``, ``gpu``, ``latency_budget_ms`` or ``shm_bytes`` means that nobody said: a rule that needs it
+    judges by what holds everywhere, or not at all. ``models`` has every model of every root by name (the first of a name),
+    those that are not being linted among them.
+    """
+
+    release: Release = field(default_factory=lambda: release(DEFAULT_TARGET))
+    cpus: int | None = None
+    gpu: bool | None = None
+    latency_budget_ms: float | None = None
+    shm_bytes: int | None = None
+    digests: bool = True
+    roots: tuple[RootFolder, ...] = ()
+    models: Mapping[str, ModelFolder] = field(default_factory=dict)

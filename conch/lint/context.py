@@ -14,8 +14,8 @@ class Context:
     """The target that the repository is meant for, and everything in it.
 
     None in ``cpus``, ``gpu``, ``latency_budget_ms`` or ``shm_bytes`` means that nobody said: a rule that needs it
-    judges by what holds everywhere, or not at all. ``models`` has every model of every root by name (the first of a name),
-    those that are not being linted among them.
+    judges by what holds everywhere, or not at all. ``models`` has every model of every root by name (the first
+    of a name), those that are not being linted among them.
     """
 
     release: Release = field(default_factory=lambda: release(DEFAULT_TARGET))

@@ -1,0 +1,108 @@
+"""`conch repo list`, `show`, `diff`, `alias`, `prune`, `keygen`, `sign`, `verify`.
+
+What a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from server.repo_view.live_states import Server
+
+_Command = Callable[..., Any]
+
+
+def _repository(command: _Command) -> _Command:
+    """Add --repository."""
+    return click.option(
+        "--repository",
+        type=click.Path(path_type=Path),
+        default=Path("model_repository"),
+        show_default="model_repository",
+        help="Folder of models.",
+    )(command)
+
+
+def _server(command: _Command) -> _Command:
+    """Add --server, --header and --no-server."""
+    command = click.option("--no-server", is_flag=True, help="Look at files only.")(command)
+    command = click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="For restricted APIs.")(
+        command
+    )
+    return click.option("--server", metavar="URL", help="Server to ask.  [default: the one that serves this folder]")(
+        command
+    )
+
+
+def _json(command: _Command) -> _Command:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def _asked(server: str | None, headers: tuple[str, ...], no_server: bool) -> Server:
+    from server.repo_view.live_states import Server
+
+    if server and no_server:
+        raise click.UsageError("--server and --no-server exclude each other")
+    return Server(server, tuple(_header(h) for h in headers), no_server)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise click.UsageError(f"--header takes NAME:VALUE, not {text!r}")
+    return name.strip(), value.strip()
+
+
+@click.command("list")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_repository
+@_server
+@_json
+def list_models(
+    names: tuple[str, ...],
+    repository: Path,
+    server: str | None,
+    headers: tuple[str, ...],
+    no_server: bool,
+    as_json: bool,
+) -> None:
+    """Show the models, their versions, and which serve.
+
+    What serves is the running server's answer where there is one, else what the files say that Triton would load.
+
+    \b
+    Examples:
+      conch repo list
+      conch repo list digits --server grpc://10.0.0.7:8001
+      conch repo list --json | jq '.models[] | {name, serves}'
+    """
+    from conch.terminal import console, print_json, print_table
+    from server.repo_view import listing
+    from server.repo_view.contents import look
+
+    live, reason = _asked(server, headers, no_server).states_or_reason(repository)
+    view = look(repository, live)
+    rows = [row for depth, model in listing.in_order(view, names) for row in listing.rows(view, depth, model)]
+    if as_json:
+        print_json(listing.document(view, names))
+        return
+    if not rows:
+        console.print(f"{view.root} holds no model: `conch export --help` says how one gets there", markup=False)
+        return
+    print_table(listing.columns(view), rows)
+    console.print()
+    console.print(_asked_whom(live.url if live else None, reason), markup=False)
+    for remark in listing.remarks(view):
+        console.print(f"! {remark}", markup=False)
+
+
+def _asked_whom(url: str | None, reason: str) -> str:
+    if url:
+        return f"as the server at {url} says"
+    return f"as the files say; {reason or 'no server is known to serve this folder (--server names one)'}"

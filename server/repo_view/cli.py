@@ -106,3 +106,42 @@ def _asked_whom(url: str | None, reason: str) -> str:
     if url:
         return f"as the server at {url} says"
     return f"as the files say; {reason or 'no server is known to serve this folder (--server names one)'}"
+
+
+@click.command()
+@click.argument("name")
+@click.option("--version", "number", type=click.IntRange(1), help="The one to show.  [default: the one that serves]")
+@_repository
+@_server
+@_json
+def show(
+    name: str,
+    number: int | None,
+    repository: Path,
+    server: str | None,
+    headers: tuple[str, ...],
+    no_server: bool,
+    as_json: bool,
+) -> None:
+    """Show all that is known of one model: signature, versions, provenance, golden requests, config, history.
+
+    \b
+    Examples:
+      conch repo show spam
+      conch repo show digits --version 2
+      conch repo show spam --json | jq .manifest.source
+    """
+    from conch.terminal import console, print_json
+    from server.repo_view import details, printing
+    from server.repo_view.contents import look
+
+    live, reason = _asked(server, headers, no_server).states_or_reason(repository)
+    view = look(repository, live)
+    model = view.model(name)
+    version = model.version(number) if number else model.main_version()
+    if as_json:
+        print_json(details.document(view, model, version))
+        return
+    printing.print_model(view, model, version)
+    console.print()
+    console.print(_asked_whom(live.url if live else None, reason), markup=False)

@@ -1,0 +1,62 @@
+"""What `conch repo` prints for people: the pure parts are in the modules beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from conch.model_config import render
+from conch.terminal import console, print_table
+from server.repo_view import details, wording
+from server.repo_view.contents import ModelView, RepositoryView, VersionView
+from server.repo_view.details import Fact
+
+# The whole history is in --json.
+_SHOWN_HISTORY = 8
+
+
+def title(text: str) -> None:
+    """A headline with an empty line above it."""
+    console.print()
+    console.print(text, markup=False, style="bold")
+
+
+def print_facts(facts: Iterable[Fact]) -> None:
+    """Names and what is known of them, side by side."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for fact in facts:
+        table.add_row(Text(f"  {fact.name}", style="dim"), Text(fact.text))
+    console.print(table)
+
+
+def print_model(view: RepositoryView, model: ModelView, version: VersionView | None) -> None:
+    """All of a model, and of one of its versions."""
+    console.print(details.headline(model), markup=False, style="bold")
+    print_facts(details.facts(view, model))
+    if model.versions:
+        console.print()
+        print_table(details.VERSION_COLUMNS, [details.version_row(model, v) for v in reversed(model.versions)])
+    if model.history:
+        console.print()
+        lines = list(reversed(model.history))[:_SHOWN_HISTORY]
+        print_table(("Served since", "Version", "By"), [(wording.minute(s.at), s.version, s.by) for s in lines])
+    if version is not None:
+        _print_version(version)
+    if model.config is not None and model.config.ListFields():
+        title("config.pbtxt")
+        console.print(render(model.config).rstrip(), markup=False)
+
+
+def _print_version(version: VersionView) -> None:
+    title(f"Version {version.version}")
+    print_facts(details.version_facts(version))
+    if version.manifest is not None and version.manifest.parity:
+        console.print()
+        print_table(details.PARITY_COLUMNS, details.parity_rows(version.manifest))
+    if version.manifest is not None and version.manifest.golden:
+        console.print()
+        print_table(("Golden request", "Answer"), details.golden_rows(version.manifest))

@@ -34,6 +34,9 @@ MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 # loads every version twice. A file of that name stops the writing (tritonserver 2.51).
 PYCACHE_GUARD = "__pycache__"
 
+# Stages are folders of this name: what else lies in the staging folder is not theirs to sweep away.
+_STAGE = "stage-"
+
 
 class Repository:
     """A folder of models that Triton serves.
@@ -104,7 +107,7 @@ class Repository:
         try:
             with self._locked():
                 self._sweep()
-                folder = Path(tempfile.mkdtemp(dir=self.staging))
+                folder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=self.staging))
                 owner = _lock(folder)
         except OSError as error:
             raise _disk_error(error, self.staging) from error
@@ -121,8 +124,8 @@ class Repository:
     def _sweep(self) -> None:
         """Remove stages whose process has died: theirs are the folders that nobody holds a lock on."""
         for folder in self.staging.iterdir():
-            if not folder.is_dir():
-                continue
+            if not folder.name.startswith(_STAGE) or not folder.is_dir():
+                continue  # others keep files and folders here too
             try:
                 owner = _lock(folder)
             except BlockingIOError:

@@ -10,11 +10,15 @@ from types import TracebackType
 from typing import Any
 
 from conch.errors import ModelLoadError, ModelNotFound, ServerError, ServerUnavailable, nearest
+from conch.model_config import ModelConfigMessage
 from server.http_api import ModelState
 from server.load_failures import advice, tidy
 from server.options import GRPC_HEADER_PREFIX
 
 _SCHEMES = ("grpc", "grpcs")
+_REFUSES_LOADS = "explicit model load / unload is not allowed"
+# No model can have this name, and letting go of what is not there changes nothing.
+_NO_MODEL = ".conch-asks-how-models-are-loaded"
 
 
 class Control:
@@ -40,6 +44,20 @@ class Control:
     def unload(self, name: str, *, dependents: bool = False) -> None:
         """Let a model go; with ``dependents`` an ensemble's members too. Raises: ServerUnavailable, ServerError."""
         self._call("unload_model", name, unload_dependents=dependents)
+
+    def takes_loads(self) -> bool:
+        """Whether models are loaded when told: explicit control. Raises: ServerUnavailable, ServerError."""
+        try:
+            self.unload(_NO_MODEL)
+        except ServerError as error:
+            if _REFUSES_LOADS in str(error.got):
+                return False
+            raise
+        return True
+
+    def config(self, name: str) -> ModelConfigMessage:
+        """The config that the server serves a model by, completed by Triton. Raises: ServerUnavailable, ServerError."""
+        return self._call("get_model_config", name).config
 
     def index(self) -> list[ModelState]:
         """Every model that the server knows, with the reason where one is not ready.
@@ -77,7 +95,7 @@ class Control:
             return ServerError("this API is restricted on this server", where=self.url, got=message, fix=fix)
         if "DEADLINE" in status:
             return ServerError(f"no answer within {self.timeout_s:g} s", where=self.url, got=message)
-        if "explicit model load / unload is not allowed" in message:
+        if _REFUSES_LOADS in message:
             fix = "start the server with --control explicit; in poll mode it loads by itself"
             return ServerError("the server does not take load calls", where=self.url, got=message, fix=fix)
         if "UNAVAILABLE" in status:

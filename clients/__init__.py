@@ -8,22 +8,33 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 from clients.address import TLS
+from clients.aliases import Aliases
 from clients.async_client import AsyncClient
 from clients.attempts import RetryPolicy
 from clients.client import Client
+from clients.compare import Latency, OutputDifference
 from clients.convert import text
-from clients.replies import Duration, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
+from clients.replies import Answer, Duration, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
 from clients.request import split
+from clients.routing import CanaryPassedOver
+from clients.shadow import Shadow, ShadowReport
 
 __all__ = [
+    "Aliases",
+    "Answer",
     "AsyncClient",
+    "CanaryPassedOver",
     "Client",
     "Duration",
+    "Latency",
     "ModelMetadata",
     "ModelState",
     "ModelStatistics",
+    "OutputDifference",
     "RetryPolicy",
     "ServerMetadata",
+    "Shadow",
+    "ShadowReport",
     "TLS",
     "split",
     "text",

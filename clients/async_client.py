@@ -9,16 +9,17 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address
+from clients.aliases import Aliases, AliasSource
 from clients.attempts import RetryPolicy
 from clients.exchange import Sleep, Steps
 from clients.in_order import in_order_async
 from clients.inference import Inference
 from clients.over_grpc import AsyncGrpcTransport
 from clients.over_http import AsyncHttpTransport
-from clients.replies import ModelMetadata, ModelState, ModelStatistics, ServerMetadata
+from clients.replies import Answer, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
 from clients.request import Question
+from clients.shadow import Shadow, ShadowReport
 from conch.errors import ClientError
-from conch.tensor_spec import Array
 
 T = TypeVar("T")
 
@@ -34,7 +35,9 @@ class AsyncClient:
     ``api_key`` is sent as ``Authorization: Bearer ...``, ``headers`` as they are. ``timeout_s`` is the deadline of each
     call, retries included; each call may set its own. ``retries`` is the number of tries after the first, for what is
     safe to try again (see `clients.attempts`). ``shared_memory`` hands large tensors to a server on this machine
-    through /dev/shm: True for those of 64 KiB and more, or a number of bytes.
+    through /dev/shm: True for those of 64 KiB and more, or a number of bytes. ``aliases`` resolve names such as
+    ``spam@stable``, and give a canary its share of ``spam``: a repository's folder, a mapping, or `Aliases`.
+    ``shadow`` also sends a share of the requests to a candidate, and compares: see `Shadow`, `shadow_report`.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class AsyncClient:
         tls: TLS | None = None,
         shared_memory: bool | int = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        aliases: AliasSource | Aliases | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._exchange = Inference(
             url,
@@ -58,8 +63,11 @@ class AsyncClient:
             tls=tls,
             shared_memory=shared_memory,
             max_message_bytes=max_message_bytes,
+            aliases=aliases,
+            shadow=shadow,
         )
         self._transports = {a: self._transport(a) for a in self._exchange.addresses}
+        self._behind: set[asyncio.Task[None]] = set()
 
     def _transport(self, address: Address) -> AsyncGrpcTransport | AsyncHttpTransport:
         kind = AsyncGrpcTransport if address.is_grpc else AsyncHttpTransport
@@ -74,17 +82,22 @@ class AsyncClient:
         version: int | str | None = None,
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        sticky_key: str | None = None,
         **tensors: Any,
-    ) -> dict[str, Array]:
+    ) -> Answer:
         """Ask a model once: its outputs by name, strings as object arrays of ``bytes`` (`clients.text` decodes them).
 
         Inputs are keywords, a mapping, a DataFrame, or the bare value of a model with one input. Values may be scalars,
         lists, text, bytes, numpy arrays, pandas Series: see `clients.convert` for the rules. They are checked
-        against the model before they are sent. ``outputs`` asks for just these; ``version`` for one version.
+        against the model before they are sent. ``outputs`` asks for just these; ``version`` for one version. Where a
+        canary has a share of the requests, those with one ``sticky_key`` (a user's name, say) meet the same version.
+        The answer's attributes ``model`` and ``version`` say who gave it.
         Raises: ClientError, InvalidInput among them.
         """
         question = Question.of(model, inputs, tensors, version, outputs)
-        return await self._run(self._exchange.infer(question, timeout_s))
+        answer = await self._run(self._exchange.infer(question, timeout_s, sticky_key))
+        self._reflect_soon()
+        return answer
 
     async def stream(
         self,
@@ -95,8 +108,9 @@ class AsyncClient:
         version: int | str | None = None,
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        sticky_key: str | None = None,
         **tensors: Any,
-    ) -> AsyncIterator[dict[str, Array]]:
+    ) -> AsyncIterator[Answer]:
         """Ask a decoupled model, and yield each response as it comes. Only over gRPC.
 
         Arguments are those of `infer`; ``timeout_s`` is the deadline of the whole stream. Leaving the loop cancels the
@@ -104,7 +118,7 @@ class AsyncClient:
         Raises: ClientError, at the first response or later.
         """
         question = Question.of(model, inputs, tensors, version, outputs)
-        send = await self._run(self._exchange.stream_request(question, timeout_s))
+        send = await self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
         transport = self._transports[send.address]
         assert isinstance(transport, AsyncGrpcTransport)
         responses = transport.stream(send.operation, send.timeout_s)
@@ -127,7 +141,7 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
-    ) -> AsyncIterator[dict[str, Array] | ClientError]:
+    ) -> AsyncIterator[Answer | ClientError]:
         """Ask a model many times, ``concurrency`` requests at once; yield the answers in the order of the requests.
 
         Each of ``requests`` is what `infer` takes as its inputs; they are read as they are needed. ``timeout_s`` is the
@@ -135,7 +149,7 @@ class AsyncClient:
         Raises: ClientError.
         """
 
-        async def ask(inputs: Any) -> dict[str, Array] | ClientError:
+        async def ask(inputs: Any) -> Answer | ClientError:
             try:
                 return await self.infer(model, inputs, version=version, outputs=outputs, timeout_s=timeout_s)
             except ClientError as error:
@@ -174,11 +188,40 @@ class AsyncClient:
         """What a model's versions, or all models', have done since they were loaded. Raises: ClientError."""
         return await self._run(self._exchange.statistics(model, version, timeout_s))
 
+    async def shadow_report(self, *, wait_s: float = 0.0) -> ShadowReport:
+        """How the candidate's answers differ so far; waits up to ``wait_s`` for those that are under way.
+
+        Raises: InvalidInput when the client has no shadow.
+        """
+        mirror = self._exchange.reporting()
+        if self._behind:
+            await asyncio.wait(self._behind, timeout=wait_s)
+        return mirror.report()
+
     async def close(self) -> None:
         """Close every connection, and give shared memory back. The client is not to be used afterwards."""
+        if self._exchange.mirror is not None:
+            self._exchange.mirror.end(0)
+        for task in self._behind:
+            task.cancel()
+        await asyncio.gather(*self._behind, return_exceptions=True)
         await self._run(self._exchange.close())
         for transport in self._transports.values():
             await transport.close()
+
+    def _reflect_soon(self) -> None:
+        """See to it that samples that wait are sent to the candidate."""
+        mirror = self._exchange.mirror
+        if mirror is not None and mirror.has_waiting and len(self._behind) < mirror.shadow.workers:
+            task = asyncio.create_task(self._reflect())
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
+
+    async def _reflect(self) -> None:
+        """Send samples to the candidate, one after the other, while any wait."""
+        assert self._exchange.mirror is not None
+        while (sample := self._exchange.mirror.next_now()) is not None:
+            await self._run(self._exchange.reflect(sample))
 
     async def __aenter__(self) -> AsyncClient:
         return self

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address
+from clients.aliases import Aliases, AliasSource
 from clients.attempts import RetryPolicy
 from clients.exchange import Sleep, Steps
 from clients.in_order import in_order
 from clients.inference import Inference
 from clients.over_grpc import GrpcTransport
 from clients.over_http import HttpTransport
-from clients.replies import ModelMetadata, ModelState, ModelStatistics, ServerMetadata
+from clients.replies import Answer, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
 from clients.request import Question
+from clients.shadow import Shadow, ShadowReport
 from conch.errors import ClientError
-from conch.tensor_spec import Array
 
 T = TypeVar("T")
 
@@ -33,7 +35,9 @@ class Client:
     ``api_key`` is sent as ``Authorization: Bearer ...``, ``headers`` as they are. ``timeout_s`` is the deadline of each
     call, retries included; each call may set its own. ``retries`` is the number of tries after the first, for what is
     safe to try again (see `clients.attempts`). ``shared_memory`` hands large tensors to a server on this machine
-    through /dev/shm: True for those of 64 KiB and more, or a number of bytes.
+    through /dev/shm: True for those of 64 KiB and more, or a number of bytes. ``aliases`` resolve names such as
+    ``spam@stable``, and give a canary its share of ``spam``: a repository's folder, a mapping, or `Aliases`.
+    ``shadow`` also sends a share of the requests to a candidate, and compares: see `Shadow`, `shadow_report`.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Client:
         tls: TLS | None = None,
         shared_memory: bool | int = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        aliases: AliasSource | Aliases | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._exchange = Inference(
             url,
@@ -57,8 +63,16 @@ class Client:
             tls=tls,
             shared_memory=shared_memory,
             max_message_bytes=max_message_bytes,
+            aliases=aliases,
+            shadow=shadow,
         )
         self._transports = {a: self._transport(a) for a in self._exchange.addresses}
+        workers = shadow.workers if shadow is not None else 0
+        self._behind = [
+            threading.Thread(target=self._reflect, name="conch-shadow", daemon=True) for _ in range(workers)
+        ]
+        for thread in self._behind:
+            thread.start()
 
     def _transport(self, address: Address) -> GrpcTransport | HttpTransport:
         kind = GrpcTransport if address.is_grpc else HttpTransport
@@ -73,17 +87,20 @@ class Client:
         version: int | str | None = None,
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        sticky_key: str | None = None,
         **tensors: Any,
-    ) -> dict[str, Array]:
+    ) -> Answer:
         """Ask a model once: its outputs by name, strings as object arrays of ``bytes`` (`clients.text` decodes them).
 
         Inputs are keywords, a mapping, a DataFrame, or the bare value of a model with one input. Values may be scalars,
         lists, text, bytes, numpy arrays, pandas Series: see `clients.convert` for the rules. They are checked
-        against the model before they are sent. ``outputs`` asks for just these; ``version`` for one version.
+        against the model before they are sent. ``outputs`` asks for just these; ``version`` for one version. Where a
+        canary has a share of the requests, those with one ``sticky_key`` (a user's name, say) meet the same version.
+        The answer's attributes ``model`` and ``version`` say who gave it.
         Raises: ClientError, InvalidInput among them.
         """
         question = Question.of(model, inputs, tensors, version, outputs)
-        return self._run(self._exchange.infer(question, timeout_s))
+        return self._run(self._exchange.infer(question, timeout_s, sticky_key))
 
     def stream(
         self,
@@ -94,8 +111,9 @@ class Client:
         version: int | str | None = None,
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
+        sticky_key: str | None = None,
         **tensors: Any,
-    ) -> Iterator[dict[str, Array]]:
+    ) -> Iterator[Answer]:
         """Ask a decoupled model, and yield each response as it comes. Only over gRPC.
 
         Arguments are those of `infer`; ``timeout_s`` is the deadline of the whole stream. Leaving the loop cancels the
@@ -103,7 +121,7 @@ class Client:
         Raises: ClientError, at the first response or later.
         """
         question = Question.of(model, inputs, tensors, version, outputs)
-        send = self._run(self._exchange.stream_request(question, timeout_s))
+        send = self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
         transport = self._transports[send.address]
         assert isinstance(transport, GrpcTransport)
         try:
@@ -122,7 +140,7 @@ class Client:
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
-    ) -> Iterator[dict[str, Array] | ClientError]:
+    ) -> Iterator[Answer | ClientError]:
         """Ask a model many times, ``concurrency`` requests at once; yield the answers in the order of the requests.
 
         Each of ``requests`` is what `infer` takes as its inputs; they are read as they are needed. ``timeout_s`` is the
@@ -130,7 +148,7 @@ class Client:
         Raises: ClientError.
         """
 
-        def ask(inputs: Any) -> dict[str, Array] | ClientError:
+        def ask(inputs: Any) -> Answer | ClientError:
             try:
                 return self.infer(model, inputs, version=version, outputs=outputs, timeout_s=timeout_s)
             except ClientError as error:
@@ -166,11 +184,31 @@ class Client:
         """What a model's versions, or all models', have done since they were loaded. Raises: ClientError."""
         return self._run(self._exchange.statistics(model, version, timeout_s))
 
+    def shadow_report(self, *, wait_s: float = 0.0) -> ShadowReport:
+        """How the candidate's answers differ so far; waits up to ``wait_s`` for those that are under way.
+
+        Raises: InvalidInput when the client has no shadow.
+        """
+        mirror = self._exchange.reporting()
+        mirror.wait(wait_s)
+        return mirror.report()
+
     def close(self) -> None:
         """Close every connection, and give shared memory back. The client is not to be used afterwards."""
+        if self._exchange.mirror is not None:
+            self._exchange.mirror.end(len(self._behind))
+        for thread in self._behind:
+            thread.join()
         self._run(self._exchange.close())
         for transport in self._transports.values():
             transport.close()
+
+    def _reflect(self) -> None:
+        """Send samples to the candidate, one after the other, until there are no more to come."""
+        assert self._exchange.mirror is not None
+        while (sample := self._exchange.mirror.next()) is not None:
+            self._run(self._exchange.reflect(sample))
+        self._release()
 
     def _release(self) -> None:
         """Close what the transports hold for the calling thread, which is about to end."""

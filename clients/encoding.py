@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clients.replies import Answer
 from clients.request import InferRequest, Operation, Tensor
 from conch.tensor_spec import Array, data_type
 
@@ -70,10 +71,13 @@ def _wire_array(tensor: Tensor) -> Array:
     return tensor.array.astype(triton_to_np_dtype("BF16"))
 
 
-def decode_result(result: Any, request: InferRequest) -> dict[str, Array]:
+def decode_result(result: Any, request: InferRequest) -> Answer:
     """The outputs by name: BYTES as object arrays of ``bytes``, BF16 as float32."""
     response = result.get_response()
-    outputs = response.get("outputs", ()) if isinstance(response, dict) else response.outputs
+    if isinstance(response, dict):
+        outputs, model, version = (response.get(key, "") for key in ("outputs", "model_name", "model_version"))
+    else:
+        outputs, model, version = response.outputs, response.model_name, response.model_version
     decoded = {}
     for output in outputs:
         fields = output if isinstance(output, dict) else {n: getattr(output, n) for n in ("name", "datatype", "shape")}
@@ -83,4 +87,4 @@ def decode_result(result: Any, request: InferRequest) -> dict[str, Array]:
             decoded[name] = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
         else:
             decoded[name] = place.region.read(place.offset, data_type(fields["datatype"]).numpy, fields["shape"])
-    return decoded
+    return Answer(decoded, model, version)

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 
 from clients import failures, replies
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address, Balancer, ConnectionOptions, parse_addresses
+from clients.aliases import Aliases, AliasSource
 from clients.attempts import Deadline, RetryPolicy
 from clients.replies import ModelInterface, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
 from clients.request import Operation, version_name
+from clients.routing import Router
 from clients.shared_memory import DEFAULT_MIN_BYTES, RegionPool
 from conch.errors import ClientError, DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, ServerUnavailable
 
@@ -61,6 +63,7 @@ class Exchange:
         tls: TLS | None = None,
         shared_memory: bool | int = False,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        aliases: AliasSource | Aliases | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.addresses = parse_addresses(urls)
@@ -70,6 +73,7 @@ class Exchange:
         self.policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries)
         self._clock = clock
         self._balancer = Balancer(self.addresses, clock)
+        self.router = Router(aliases)
         self._interfaces: dict[tuple[str, str], ModelInterface] = {}
         self._regions = RegionPool()
         self.shared_memory_min_bytes = _min_bytes(shared_memory)
@@ -175,10 +179,11 @@ class Exchange:
     def ready(self, model: str | None, version: int | str | None, timeout_s: float | None) -> Steps[bool]:
         """Whether the server, or a model, answers now; a server that nobody reaches is not ready."""
         operation = Operation("is_server_ready")
-        if model is not None:
-            arguments = {"model_name": model, "model_version": version_name(version)}
-            operation = Operation("is_model_ready", arguments, model=model)
         try:
+            if model is not None:
+                route = self.router.named(model, version_name(version))
+                arguments = {"model_name": route.model, "model_version": route.version}
+                operation = Operation("is_model_ready", arguments, model=route.model)
             return bool((yield from self.perform(operation, self.deadline(timeout_s), retry=False)))
         except (ServerUnavailable, DeadlineExceeded, ModelNotFound, ModelNotReady):
             return False
@@ -191,21 +196,22 @@ class Exchange:
     def metadata(self, model: str, version: int | str | None, timeout_s: float | None) -> Steps[ModelMetadata]:
         """A model's metadata and signature, read anew. Raises: ClientError."""
         deadline = self.deadline(timeout_s)
-        named = version_name(version)
-        self._interfaces.pop((model, named), None)
-        interface = yield from self.interface(model, named, deadline)
-        arguments = {"model_name": model, "model_version": named}
-        operation = Operation("get_model_metadata", arguments, model=model)
-        return replies.model_metadata((yield from self.of_model(operation, named, deadline)), interface)
+        route = self.router.named(model, version_name(version))
+        key = (route.model, route.version)
+        self._interfaces.pop(key, None)
+        interface = yield from self.interface(*key, deadline)
+        arguments = {"model_name": route.model, "model_version": route.version}
+        operation = Operation("get_model_metadata", arguments, model=route.model)
+        return replies.model_metadata((yield from self.of_model(operation, route.version, deadline)), interface)
 
     def statistics(
         self, model: str | None, version: int | str | None, timeout_s: float | None
     ) -> Steps[tuple[ModelStatistics, ...]]:
         """What one model or all have done since they were loaded. Raises: ClientError."""
-        named = version_name(version)
-        arguments = {"model_name": model or "", "model_version": named}
-        operation = Operation("get_inference_statistics", arguments, model=model or "")
-        document = yield from self.of_model(operation, named, self.deadline(timeout_s))
+        route = self.router.named(model or "", version_name(version))
+        arguments = {"model_name": route.model, "model_version": route.version}
+        operation = Operation("get_inference_statistics", arguments, model=route.model)
+        document = yield from self.of_model(operation, route.version, self.deadline(timeout_s))
         return replies.model_statistics(document)
 
 

@@ -5,38 +5,95 @@ Generators of steps, as in `clients.exchange`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from clients import failures
-from clients.attempts import Deadline
+from clients.address import Balancer
+from clients.attempts import Deadline, RetryPolicy
 from clients.encoding import wire_bytes
 from clients.exchange import Exchange, Send, Steps
-from clients.replies import ModelInterface
-from clients.request import InferRequest, Operation, Question, build_request, tensor_bytes
+from clients.replies import Answer, ModelInterface
+from clients.request import InferRequest, Operation, Question, build_request, tensor_bytes, version_name
+from clients.routing import Route
+from clients.shadow import Mirror, Sample, Shadow
 from clients.shared_memory import lay_out, output_sizes
-from conch.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ServerUnavailable
-from conch.tensor_spec import Array
+from conch.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, ServerUnavailable
 
 
 class Inference(Exchange):
-    """An exchange that also asks models."""
+    """An exchange that also asks models, and a candidate in their shadow."""
 
-    def infer(self, question: Question, timeout_s: float | None) -> Steps[dict[str, Array]]:
+    def __init__(self, urls: str | Sequence[str], *, shadow: Shadow | None = None, **options: Any) -> None:
+        super().__init__(urls, **options)
+        self.mirror = None if shadow is None else Mirror(shadow)
+        self._behind = None if shadow is None else self._apart()
+
+    def _apart(self) -> Inference:
+        """A twin whose failures leave no trace here: its own view of the addresses, no retries, no shared memory."""
+        twin = copy.copy(self)
+        twin.mirror, twin.policy, twin.shared_memory_min_bytes = None, RetryPolicy(0), None
+        twin._balancer = Balancer(self.addresses, self._clock)
+        twin._interfaces = {}
+        return twin
+
+    def reporting(self) -> Mirror:
+        """What the shadow has seen. Raises: InvalidInput when there is none."""
+        if self.mirror is None:
+            raise InvalidInput("the client has no shadow to report of", fix='Client(url, shadow=Shadow("spam@canary"))')
+        return self.mirror
+
+    def infer(self, question: Question, timeout_s: float | None, sticky_key: str | None = None) -> Steps[Answer]:
         """Check the values against the model, send them, return its outputs. Raises: ClientError."""
         deadline = self.deadline(timeout_s)
+        route = self.router.choose(question.model, question.version, sticky_key)
+        started_s = self._clock()
+        try:
+            request, answer = yield from self._answer(_along(question, route), deadline)
+        except (ModelNotFound, ModelNotReady, InvalidInput) as error:
+            other = self.router.instead(route, error)
+            if other is None:
+                raise self.router.explain(route, error) from error
+            route = other
+            request, answer = yield from self._answer(_along(question, route), deadline)
+        if self.mirror is not None:
+            self.mirror.take(route, request, answer, self._clock() - started_s)
+        return answer
+
+    def reflect(self, sample: Sample) -> Steps[None]:
+        """Ask the candidate what a sample asked, and note how its answer differs. Raises nothing."""
+        assert self.mirror is not None
+        assert self._behind is not None
+        shadow = self.mirror.shadow
+        try:
+            route = self.router.named(shadow.candidate, version_name(shadow.version))
+            if (route.model, route.version) == (sample.route.model, sample.route.version):
+                self.mirror.same()
+                return
+            started_s = self._clock()
+            deadline = self.deadline(shadow.timeout_s)
+            _, answer = yield from self._behind._answer(sample.question(route), deadline)
+            self.mirror.compared(sample, answer, self._clock() - started_s)
+        except Exception as error:
+            self.mirror.failed(error)
+
+    def _answer(self, question: Question, deadline: Deadline) -> Steps[tuple[InferRequest, Answer]]:
+        """What was sent in the end, and the outputs. Raises: ClientError."""
         request = yield from self._request(question, deadline, decoupled=False)
         key = (question.model, question.version)
         try:
-            return (yield from self._send(request, deadline))
+            return request, (yield from self._send(request, deadline))
         except (InvalidInput, ModelNotFound):
             # The model may have been replaced since its signature was read: look again, and send once more if so.
             before = self._interfaces.pop(key, None)
             if (yield from self.interface(*key, deadline)) == before:
                 raise
         request = yield from self._request(question, deadline, decoupled=False)
-        return (yield from self._send(request, deadline))
+        return request, (yield from self._send(request, deadline))
 
-    def stream_request(self, question: Question, timeout_s: float | None) -> Steps[Send]:
+    def stream_request(self, question: Question, timeout_s: float | None, sticky_key: str | None = None) -> Steps[Send]:
         """Where to send a stream's one request: checked, and never tried again once it is sent. Raises: ClientError."""
         deadline = self.deadline(timeout_s)
         grpc = [address for address in self.addresses if address.is_grpc]
@@ -46,9 +103,16 @@ class Inference(Exchange):
                 where=", ".join(map(str, self.addresses)),
                 fix="connect to Triton's gRPC port: grpc://HOST:8001",
             )
-        request = yield from self._request(question, deadline, decoupled=True)
+        route = self.router.choose(question.model, question.version, sticky_key)
+        try:
+            request = yield from self._request(_along(question, route), deadline, decoupled=True)
+        except (ModelNotFound, ModelNotReady, InvalidInput) as error:
+            other = self.router.instead(route, error)
+            if other is None:
+                raise self.router.explain(route, error) from error
+            request = yield from self._request(_along(question, other), deadline, decoupled=True)
         address = self._balancer.choose(grpc)
-        operation = Operation("async_stream_infer", inference=request, model=question.model, retry=False)
+        operation = Operation("async_stream_infer", inference=request, model=request.model, retry=False)
         return Send(address, operation, deadline.left_s)
 
     def _request(self, question: Question, deadline: Deadline, *, decoupled: bool) -> Steps[InferRequest]:
@@ -77,7 +141,7 @@ class Inference(Exchange):
             )
         return build_request(question, interface.signature, where=where)
 
-    def _send(self, request: InferRequest, deadline: Deadline) -> Steps[dict[str, Array]]:
+    def _send(self, request: InferRequest, deadline: Deadline) -> Steps[Answer]:
         if self.shared_memory_min_bytes is None:
             return (yield from self._ask(request, deadline))
         request = self._place(request)
@@ -96,9 +160,9 @@ class Inference(Exchange):
         self._regions.give_back(region)
         return outputs
 
-    def _ask(self, request: InferRequest, deadline: Deadline) -> Steps[dict[str, Array]]:
+    def _ask(self, request: InferRequest, deadline: Deadline) -> Steps[Answer]:
         operation = Operation("infer", inference=request, model=request.model)
-        outputs: dict[str, Array] = yield from self.of_model(operation, request.version, deadline)
+        outputs: Answer = yield from self.of_model(operation, request.version, deadline)
         return outputs
 
     def _place(self, request: InferRequest) -> InferRequest:
@@ -131,3 +195,7 @@ class Inference(Exchange):
         if isinstance(failure, ServerUnavailable):
             self._balancer.failed(send.address)
         return failure
+
+
+def _along(question: Question, route: Route) -> Question:
+    return dataclasses.replace(question, model=route.model, version=route.version)

@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conch.tensor_spec import ModelSignature, TensorSpec, from_config_type
+from conch.tensor_spec import Array, ModelSignature, TensorSpec, from_config_type
+
+
+class Answer(dict[str, Array]):
+    """A model's outputs by name, and which ``model`` and ``version`` gave them, in the server's own words."""
+
+    def __init__(self, outputs: Mapping[str, Array], model: str = "", version: str = "") -> None:
+        super().__init__(outputs)
+        self.model = model
+        self.version = version
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -17,6 +17,9 @@ from conch.repository import Repository
 from conch.tensor_spec import Array
 from conch.terminal import console, print_json, print_table
 from export.samples import SAMPLES, Question, sample
+
+if TYPE_CHECKING:
+    from clients import Answer
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def ask(name: str, questions: Sequence[Question], http_url: str, grpc_url: str) 
     """Put each question to a sample through HTTP and gRPC, with the blocking and the async client."""
     from clients import AsyncClient, Client
 
-    async def ask_async(url: str) -> list[tuple[dict[str, Array], float]]:
+    async def ask_async(url: str) -> list[tuple[Answer, float]]:
         async with AsyncClient(url) as client:
             await client.infer(name, questions[0].inputs)  # connects, and reads the model's metadata
             timed = []
@@ -101,7 +104,7 @@ def ask(name: str, questions: Sequence[Question], http_url: str, grpc_url: str) 
                 timed.append((answer, (time.perf_counter() - began) * 1000))
             return timed
 
-    def ask_blocking(url: str) -> list[tuple[dict[str, Array], float]]:
+    def ask_blocking(url: str) -> list[tuple[Answer, float]]:
         with Client(url) as client:
             client.infer(name, questions[0].inputs)
             timed = []

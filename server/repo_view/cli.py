@@ -5,6 +5,7 @@ What a command needs is imported when it runs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,3 +146,35 @@ def show(
     printing.print_model(view, model, version)
     console.print()
     console.print(_asked_whom(live.url if live else None, reason), markup=False)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("before", type=click.IntRange(1), metavar="N")
+@click.argument("after", type=click.IntRange(1), metavar="M")
+@_repository
+@_json
+def diff(name: str, before: int, after: int, repository: Path, as_json: bool) -> None:
+    """Compare versions N and M of a model, and of a pipeline's every part.
+
+    Signature, config, source, files, the ONNX graph's operators and weights, and the answers to the golden requests.
+
+    \b
+    Examples:
+      conch repo diff spam 1 2
+      conch repo diff digits 3 4 --json | jq '.parts[].golden'
+    """
+    from conch.terminal import console, print_json
+    from server.repo_view import printing
+    from server.repo_view.comparison import compare_parts
+    from server.repo_view.contents import look
+
+    found = compare_parts(look(repository), name, before, after)
+    if as_json:
+        parts = [{**dataclasses.asdict(part), "same": part.same} for part in found]
+        print_json({"model": name, "before": before, "after": after, "parts": parts})
+        return
+    for index, part in enumerate(found):
+        if index:
+            console.print()
+        printing.print_comparison(part)

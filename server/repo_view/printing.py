@@ -10,6 +10,7 @@ from rich.text import Text
 from conch.model_config import render
 from conch.terminal import console, print_table
 from server.repo_view import details, wording
+from server.repo_view.comparison import Change, Comparison
 from server.repo_view.contents import ModelView, RepositoryView, VersionView
 from server.repo_view.details import Fact
 
@@ -60,3 +61,48 @@ def _print_version(version: VersionView) -> None:
     if version.manifest is not None and version.manifest.golden:
         console.print()
         print_table(("Golden request", "Answer"), details.golden_rows(version.manifest))
+
+
+# Of a graph whose every weight is new, the first few tell enough; --json has all.
+_SHOWN_CHANGES = 20
+
+
+def print_comparison(found: Comparison) -> None:
+    """What changed between two versions of one model."""
+    same = ": nothing changed" if found.same and not found.notes else ""
+    console.print(f"{found.model} {found.before} -> {found.after}{same}", markup=False, style="bold")
+    for name, changes in (
+        ("Signature", found.signature),
+        ("Config", found.config),
+        ("Source", found.source),
+        ("Files", found.files),
+        ("Operators", found.operators),
+        ("Weights", found.weights),
+    ):
+        if changes:
+            _print_changes(name, found, changes)
+    if found.golden:
+        console.print()
+        rows = [
+            (o.name, _or_nothing(o.largest), _share(o.top1_agreement), _share(o.equal), o.not_comparable or "")
+            for o in found.golden
+        ]
+        print_table(("Golden output", "Largest difference", "Same top 1", "Equal", "Not comparable"), rows)
+    for note in found.notes:
+        console.print(f"! {note}", markup=False)
+
+
+def _print_changes(name: str, found: Comparison, changes: tuple[Change, ...]) -> None:
+    console.print()
+    rows = [(c.name, c.before or wording.NOTHING, c.after or wording.NOTHING) for c in changes[:_SHOWN_CHANGES]]
+    print_table((name, f"Version {found.before}", f"Version {found.after}"), rows)
+    if len(changes) > _SHOWN_CHANGES:
+        console.print(f"and {len(changes) - _SHOWN_CHANGES} more (--json has them)")
+
+
+def _or_nothing(value: float | None) -> str:
+    return wording.NOTHING if value is None else wording.number(value)
+
+
+def _share(value: float | None) -> str:
+    return wording.NOTHING if value is None else f"{value:.1%}"

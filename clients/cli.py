@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clients.client import Client
     from clients.read_inputs import Requests
     from clients.replies import ModelMetadata
+    from clients.shadow import Shadow, ShadowReport
 
 # What `--json` stands for when no file follows it.
 _PRINT = "\0print"
@@ -43,6 +44,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     envvar="CONCH_URL",
     help="The server: http://, https://, grpc:// or grpcs://.",
 )
+@click.option(
+    "--repository",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Whose aliases NAME@ALIAS is resolved by; given with a plain NAME, its canaries get their share."
+    "  [default: model_repository, for an alias]",
+)
+@click.option("--shadow", metavar="NAME@ALIAS", help="Ask this candidate the same, and report how its answers differ.")
 @click.option("--model-version", type=click.IntRange(1), help="Ask this version.  [default: the latest]")
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Only this output; may be repeated.")
 @click.option(
@@ -68,6 +76,8 @@ def infer(
     csv_file: Path | None,
     json_values: tuple[str, ...],
     url: str,
+    repository: Path | None,
+    shadow: str | None,
     model_version: int | None,
     outputs: tuple[str, ...],
     timeout_s: float,
@@ -79,7 +89,7 @@ def infer(
     key_file: str | None,
     insecure: bool,
 ) -> None:
-    """Ask the model NAME, and show its answer: a table, or JSON with a bare --json.
+    """Ask the model NAME, or NAME@ALIAS, and show its answer: a table, or JSON with a bare --json.
 
     \b
     Examples:
@@ -87,6 +97,8 @@ def infer(
       conch infer digits --image seven.png --json
       conch infer churn --csv customers.csv --url grpc://127.0.0.1:8001
       conch infer churn --json request.json --json > answer.json
+      conch infer spam@stable --text "win a prize now"
+      conch infer churn --csv customers.csv --shadow churn@canary
 
     --json FILE holds {"input": values, ...}, a list of such, or a request of Triton's own HTTP protocol.
     """
@@ -106,13 +118,38 @@ def infer(
         raise click.UsageError(f"Give inputs in one way, not in {' and '.join(kinds)}.")
     if pairs and not texts:
         raise click.UsageError("--text-pair needs --text.")
-    tls = TLS(ca_file, cert_file, key_file, insecure)
-    # One more try: a person at a terminal would rather know at once.
-    with Client(url, api_key=api_key, headers=_headers(headers), timeout_s=timeout_s, retries=1, tls=tls) as client:
+    if repository is None and "@" in name + (shadow or ""):
+        repository = Path("model_repository")
+    with Client(
+        url,
+        api_key=api_key,
+        headers=_headers(headers),
+        timeout_s=timeout_s,
+        retries=1,  # a person at a terminal would rather know at once
+        tls=TLS(ca_file, cert_file, key_file, insecure),
+        aliases=repository,
+        shadow=_shadow(shadow, name, timeout_s, concurrency),
+    ) as client:
         metadata = client.metadata(name, model_version)
+        if shadow and metadata.decoupled:
+            raise InvalidInput("a shadow compares single answers", got=f"{name}, which answers in a stream")
         requests = _requests(metadata, texts, pairs, images, csv_file, files, url)
-        answers = _ask(client, metadata, requests, model_version, outputs, concurrency)
-    _show(metadata, requests, answers, as_json=as_json)
+        answers = _ask(client, name, metadata, requests, model_version, outputs, concurrency)
+        # Each of them is given up after the timeout: this ends.
+        compared = client.shadow_report(wait_s=timeout_s * (1 + len(requests.inputs))) if shadow else None
+    _show(name, metadata, requests, answers, compared, as_json=as_json)
+
+
+def _shadow(candidate: str | None, name: str, timeout_s: float, concurrency: int) -> Shadow | None:
+    from clients.shadow import Shadow
+
+    if candidate is None:
+        return None
+    of = name.partition("@")[0]
+    if candidate == name:
+        raise click.BadParameter(f"{name} cannot be compared with itself", param_hint="--shadow")
+    # Nobody is in a hurry here: nothing is dropped.
+    return Shadow(candidate, of=of, queue_size=1_000_000, workers=concurrency, timeout_s=timeout_s)
 
 
 def _headers(pairs: Sequence[str]) -> dict[str, str]:
@@ -153,6 +190,7 @@ def _requests(
 
 def _ask(
     client: Client,
+    name: str,
     metadata: ModelMetadata,
     requests: Requests,
     version: int | None,
@@ -170,14 +208,14 @@ def _ask(
         return [
             item
             for inputs in requests.inputs
-            for response in client.stream(metadata.name, inputs, version=version, outputs=outputs)
+            for response in client.stream(name, inputs, version=version, outputs=outputs)
             for item in items(response, batched=batched)
         ]
     answers: list[dict[str, Any]] = []
     with progress() as bars:
-        task = bars.add_task(f"asking {metadata.name}", total=len(requests.inputs))
+        task = bars.add_task(f"asking {name}", total=len(requests.inputs))
         for answer in client.infer_many(
-            metadata.name, requests.inputs, concurrency=concurrency, version=version, outputs=outputs
+            name, requests.inputs, concurrency=concurrency, version=version, outputs=outputs
         ):
             assert not isinstance(answer, ClientError)  # raised, as on_error is left at its default
             answers += items(answer, batched=batched)
@@ -185,12 +223,29 @@ def _ask(
     return answers
 
 
-def _show(metadata: ModelMetadata, requests: Requests, answers: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    from clients.show import table
-    from conch.terminal import print_json, print_table
+def _show(
+    name: str,
+    metadata: ModelMetadata,
+    requests: Requests,
+    answers: Sequence[Mapping[str, Any]],
+    compared: ShadowReport | None,
+    *,
+    as_json: bool,
+) -> None:
+    from clients.show import shadow_document, shadow_table, table
+    from conch.terminal import console, print_json, print_table
 
     if as_json:
-        print_json({"model": metadata.name, "answers": answers})
+        print_json(
+            {"model": name, "answers": answers}
+            | ({"shadow": shadow_document(compared)} if compared is not None else {})
+        )
         return
     columns, rows = table(answers, requests.labels)
-    print_table(columns, rows, title=metadata.name)
+    print_table(columns, rows, title=name if name == metadata.name else f"{name}, which is {metadata.name}")
+    if compared is not None:
+        lines, columns, rows = shadow_table(compared)
+        console.print()
+        for line in lines:
+            console.print(line, markup=False)
+        print_table(columns, rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clients.convert import text
+from clients.shadow import ShadowReport
 from conch.tensor_spec import Array
 
 _SHOWN = 4
@@ -52,6 +55,56 @@ def table(answers: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[
         for index, answer in enumerate(answers)
     ]
     return [*(["input"] if labelled else []), *names], rows
+
+
+def shadow_table(report: ShadowReport) -> tuple[list[str], list[str], list[list[object]]]:
+    """What a comparison came to: lines to read first, columns, and a row an output."""
+    lines = [
+        f"{report.candidate} beside {report.model}: {report.compared} of {report.sampled} requests compared, "
+        f"{report.failed} failed, {report.dropped} dropped"
+    ]
+    if report.same:
+        lines.append(f"{report.same} had been answered by {report.candidate} itself")
+    if report.failed:
+        lines.append(f"its first failure: {report.first_failure}")
+    if report.compared:
+        served, candidate = report.served, report.candidate_took
+        lines.append(
+            f"latency of {report.model} and of {report.candidate}: "
+            f"p50 {served.p50_ms:.1f} and {candidate.p50_ms:.1f} ms, "
+            f"p99 {served.p99_ms:.1f} and {candidate.p99_ms:.1f} ms"
+        )
+    columns = ["output", "largest difference", "mean", "top-1 agreement", "equal", "not comparable"]
+    rows: list[list[object]] = [
+        [
+            o.name,
+            *(_or_dash(value, "{:.4g}") for value in (o.largest, o.mean)),
+            *(_or_dash(value, "{:.1%}") for value in (o.top1_agreement, o.equal)),
+            o.not_comparable,
+        ]
+        for o in report.outputs
+    ]
+    return lines, columns, rows
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def shadow_document(report: ShadowReport) -> dict[str, Any]:
+    """A comparison as JSON, which knows neither NaN nor infinity: null, and "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value
+
+    document: dict[str, Any] = plain(dataclasses.asdict(report))
+    return document
 
 
 def _short(label: str, width: int = 48) -> str:

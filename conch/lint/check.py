@@ -13,6 +13,7 @@ from conch.lint.finding import Fault, Finding, Severity
 from conch.lint.model import ModelFolder, RootFolder, is_model
 from conch.lint.options import LintOptions, Off, find_options_file, merged, read_options
 from conch.lint.rules import Rule, all_rules
+from conch.lint.switched_off import offs_of
 from conch.releases import DEFAULT_TARGET, release
 from conch.repository import VERSION
 
@@ -166,11 +167,13 @@ def _order(finding: Finding) -> tuple[str, str, str, str, str]:
 def _sift(
     found: Sequence[Finding], models: Sequence[ModelFolder], options: LintOptions
 ) -> tuple[tuple[Finding, ...], tuple[Silenced, ...]]:
-    """Part what is asked for from what was switched off; what switches off wrongly is a finding itself."""
+    """Part what is asked for from what was switched off, by the options or by a comment in the model's config."""
     kept: list[Finding] = []
     silenced: list[Silenced] = []
+    by_comment = {m.path: offs_of(m) for m in models}
     for finding in found:
-        off = next((o for o in options.off if o.covers(finding.rule, finding.model)), None)
+        offs = (*options.off, *(by_comment.get(finding.folder, ()) if finding.folder else ()))
+        off = next((o for o in offs if o.covers(finding.rule, finding.model)), None)
         if off is None:
             kept.append(finding)
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from conch.errors import ConchError
 from conch.lint.onnx_header import OnnxHeader, OnnxHeaderError, read_header
 from conch.manifest import MANIFEST_FILE, Manifest
-from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, parse
+from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, parse, selected_versions
 from conch.repository import VERSION
 
 # Far above what people write, far below what would stall the linter.
@@ -32,17 +32,17 @@ _BACKEND_OF_PLATFORM = {
     "tensorflow_savedmodel": "tensorflow",
     "ensemble": "ensemble",
 }
-_FILE_OF_BACKEND = {
-    "onnxruntime": "model.onnx",
-    "pytorch": "model.pt",
-    "tensorrt": "model.plan",
-    "python": "model.py",
-    "openvino": "model.xml",
-}
-_BACKEND_OF_FILE = {file: backend for backend, file in _FILE_OF_BACKEND.items()} | {
+# In the order in which Triton looks for them.
+_BACKEND_OF_FILE = {
     "model.savedmodel": "tensorflow",
     "model.graphdef": "tensorflow",
+    "model.plan": "tensorrt",
+    "model.onnx": "onnxruntime",
+    "model.xml": "openvino",
+    "model.pt": "pytorch",
+    "model.py": "python",
 }
+_FILE_OF_BACKEND = {backend: file for file, backend in _BACKEND_OF_FILE.items() if backend != "tensorflow"}
 
 
 @dataclass(frozen=True)
@@ -268,15 +268,10 @@ class ModelFolder:
     @cached_property
     def served(self) -> tuple[VersionFolder, ...]:
         """The versions that the version policy selects, lowest first; a broken config selects as the default does."""
-        policy = (self.config or ModelConfig()).version_policy
-        kind = policy.WhichOneof("policy_choice")
-        if self.config is not None and self.config.HasField("version_policy") and kind != "latest":
-            if kind == "specific":
-                wanted = set(policy.specific.versions)
-                return tuple(v for v in self.versions if v.number in wanted)
+        if self.only:
             return self.versions
-        count = policy.latest.num_versions if kind == "latest" else 1
-        return self.versions[-count:] if count else ()
+        wanted = set(selected_versions(self.config or ModelConfig(), [v.number for v in self.versions]))
+        return tuple(v for v in self.versions if v.number in wanted)
 
     @cached_property
     def backend(self) -> str:
@@ -284,18 +279,14 @@ class ModelFolder:
         config = self.config
         if config is None:
             return ""
-        known = config.backend or _BACKEND_OF_PLATFORM.get(config.platform, "")
-        if known or config.platform:
-            return str(known)
-        if config.HasField("ensemble_scheduling"):
+        if config.platform == "ensemble" or config.HasField("ensemble_scheduling"):
             return "ensemble"
-        for version in self.served:
-            for file, backend in _BACKEND_OF_FILE.items():
-                if version.entry(config.default_model_filename or file) and file.endswith(
-                    os.path.splitext(config.default_model_filename or file)[1]
-                ):
-                    return backend
-        return ""
+        if config.backend or config.platform:
+            return str(config.backend) or _BACKEND_OF_PLATFORM.get(config.platform, "")
+        if config.default_model_filename:
+            return _BACKEND_OF_FILE.get(config.default_model_filename, "")
+        files = {e.name for v in self.versions[:1] for e in v.entries}
+        return next((backend for file, backend in _BACKEND_OF_FILE.items() if file in files), "")
 
     @property
     def is_ensemble(self) -> bool:
@@ -305,12 +296,7 @@ class ModelFolder:
     @property
     def model_file(self) -> str:
         """The name of the model's file in a version folder; "" when the backend has none that is fixed."""
-        config = self.config
-        named = "" if config is None else str(config.default_model_filename)
-        if config is not None and config.platform == "tensorflow_graphdef":
-            return named or "model.graphdef"
-        if self.backend == "tensorflow":
-            return named or "model.savedmodel"
+        named = str(self.config.default_model_filename) if self.config is not None else ""
         return named or _FILE_OF_BACKEND.get(self.backend, "")
 
     def headers(self) -> Iterator[tuple[VersionFolder, OnnxHeader]]:
@@ -362,5 +348,8 @@ class RootFolder:
 
 
 def is_model(folder: ModelFolder) -> bool:
-    """Whether a folder is meant as a model: it holds a config.pbtxt, or a folder that begins as a number does."""
-    return folder.has_config or any(e.is_folder and e.name[:1].isdigit() for e in folder.entries)
+    """Whether a folder is meant as a model: it holds a config.pbtxt, or a folder that begins as a number does.
+
+    One that cannot be read counts as a model too: R00 says so.
+    """
+    return bool(folder.error) or folder.has_config or any(e.is_folder and e.name[:1].isdigit() for e in folder.entries)

@@ -101,6 +101,7 @@ def imported(file: Path) -> set[str]:
 def test_the_image_has_what_the_python_models_import() -> None:
     files = list((ROOT / "python_backends").rglob("*.py"))
     own = {file.stem for file in files} | {"triton_python_backend_utils"} | set(sys.stdlib_module_names)
+    own |= {"google", "tritonclient"}  # of a function that only the embedded server's stand-ins call
     needed = set().union(*(imported(file) for file in files)) - own
     lines = (ROOT / "server/image/requirements.txt").read_text().splitlines()
     installed = {re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")}

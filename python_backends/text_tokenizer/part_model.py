@@ -1,0 +1,1 @@
+../shared/part_model.py

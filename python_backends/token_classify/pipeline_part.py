@@ -1,0 +1,1 @@
+../shared/pipeline_part.py

@@ -1,0 +1,1 @@
+../../server/embedded_backends/shared/conch_backend_config.py

@@ -1,0 +1,1 @@
+../../server/embedded_backends/onnxruntime/conch_ort_session.py

@@ -1,0 +1,69 @@
+"""The ONNX graph of a whole pipeline: a session of ONNX Runtime, set as Triton's own onnxruntime backend would be.
+
+The work is done in the files of the onnxruntime stand-in, to which this folder holds links: the parameters, the graph
+level in `optimization` and the execution accelerators of config.pbtxt mean what they mean there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conch_backend_config import find_model_file, read_config
+from conch_batching import Batcher, RequestFailed
+from conch_ort_session import available_providers, open_session, run_options, runner, signature_of
+from conch_ort_settings import choose_providers, ignored_parameters, session_settings
+from conch_ort_signature import match
+from pipeline_part import Answer, Ask, Refusal
+
+PARAMETERS = (
+    "arena_extend_strategy",
+    "cudnn_conv_algo_search",
+    "do_copy_in_default_stream",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    "execution_mode",
+    "gpu_mem_limit",
+    "inter_op_thread_count",
+    "intra_op_thread_count",
+    "memory.enable_memory_arena_shrinkage",
+    "session.inter_op.allow_spinning",
+    "session.intra_op.allow_spinning",
+    "session.use_device_allocator_for_initializers",
+)
+DEFAULT_FILE = "model.onnx"
+
+
+class OnnxGraph:
+    """Runs the graph, once for each request."""
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, *, gpu: bool, device_id: int) -> None:
+        """Open the session: ``config`` is the pipeline's, with the graph's own inputs, outputs and parameters.
+
+        Raises: LoadFailed when settings, config and graph do not agree.
+        """
+        parsed = read_config(config)
+        settings = session_settings(parsed)
+        # Not KIND_AUTO: who puts a whole pipeline on a GPU has asked for it.
+        choice = choose_providers(
+            parsed, gpu=gpu, gpu_was_asked_for=gpu, device_id=device_id, available=available_providers()
+        )
+        path = find_model_file(folder, parsed, DEFAULT_FILE)
+        session = open_session(path, parsed.model_name, settings, choice)
+        signature = signature_of(session, parsed.model_name)
+        inputs = match(parsed, signature)
+        run = runner(session, parsed, signature, run_options(settings))
+        self._batcher = Batcher(inputs, [t.name for t in parsed.outputs], run, batched=True)
+        self.notes = (*choice.warnings, *ignored_parameters(parsed))
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One answer a request, in order. They are not merged: on a CPU that costs more than it saves."""
+        return [self._run(ask) for ask in asks]
+
+    def _run(self, ask: Ask) -> Answer:
+        wanted = list(ask.wanted)
+        (found,) = self._batcher.answer([(dict(ask.tensors), wanted)])
+        if isinstance(found, RequestFailed):
+            return Refusal(found.message, found.invalid)
+        return dict(zip(wanted, found, strict=True))

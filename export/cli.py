@@ -18,7 +18,7 @@ import click
 
 from conch.errors import ExportError
 from conch.releases import DEFAULT_TARGET, RELEASES
-from export.options import FORMATS, PRECISIONS, ExportOptions
+from export.options import FORMATS, PIPELINES, PRECISIONS, ExportOptions
 
 if TYPE_CHECKING:
     from export.report import Report
@@ -43,6 +43,14 @@ _WHERE = (
         help="Load and ask the new version in a scratch Triton before it goes live.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
+)
+
+_PIPELINE = click.option(
+    "--pipeline",
+    type=click.Choice(PIPELINES),
+    default="ensemble",
+    show_default=True,
+    help="An ensemble of a model a part, or a single model that does it all in one process: fewer hops on a CPU.",
 )
 
 _SHARED = (
@@ -170,13 +178,14 @@ def sklearn(file: Path, sample: Path, trust: bool, **shared: Any) -> None:
 @export.command()
 @click.argument("path_or_id")
 @click.option("--task", type=click.Choice(TASKS), required=True, help="What the pipeline answers.")
+@_PIPELINE
 @shared_options
 def huggingface(path_or_id: str, task: str, **shared: Any) -> None:
     """Export a Hugging Face model with its tokenizer or image processor.
 
     \b
     Examples:
-      conch export huggingface ./my-minilm --task embeddings --precision int8
+      conch export huggingface ./my-minilm --task embeddings --precision int8 --pipeline single
       conch export huggingface distilbert/distilbert-base-uncased-finetuned-sst-2-english --task text-classification
     """
     with _command(shared, _stem(path_or_id.rstrip("/").rsplit("/", 1)[-1], suffix=False)) as (options, finish):
@@ -186,23 +195,33 @@ def huggingface(path_or_id: str, task: str, **shared: Any) -> None:
 
 
 @export.command()
-@click.argument("name", metavar="NAME|all")
+@click.argument("sample_name", metavar="NAME|all")
+@click.option("--name", help="The model's name in the repository.  [default: the sample's]")
+@_PIPELINE
 @where_options
-def sample(name: str, repository: Path, trial: bool, as_json: bool) -> None:
+def sample(sample_name: str, name: str | None, pipeline: str, repository: Path, trial: bool, as_json: bool) -> None:
     """Train or load one of the sample models, and export it.
 
     \b
     Examples:
       conch export sample spam
       conch export sample all
+      conch export sample embeddings --pipeline single --name embeddings_single
     """
     from export import report, samples
 
-    names = samples.SAMPLES if name == "all" else (name,)
+    everything = sample_name == "all"
+    if everything and name is not None:
+        raise click.UsageError("--name is for one sample, not for all of them")
+    names = samples.SAMPLES if everything else (sample_name,)
     reports = []
     for each in names:
         module = samples.sample(each)
-        options = dataclasses.replace(module.options(repository), trial=trial)
+        options = dataclasses.replace(module.options(repository), trial=trial, pipeline=pipeline)
+        if name is not None:
+            options = dataclasses.replace(options, name=name)
+        if pipeline == "single":
+            options = dataclasses.replace(options, format="onnx")  # what a single model runs
         with _extras():
             reports.append(_export(options, functools.partial(module.source, options)))
         report.print_report(reports[-1])
@@ -210,7 +229,7 @@ def sample(name: str, repository: Path, trial: bool, as_json: bool) -> None:
         from conch.terminal import print_json
 
         documents = [r.to_json() for r in reports]
-        print_json(documents if name == "all" else documents[0])
+        print_json(documents if everything else documents[0])
 
 
 Finish = Callable[[ExportOptions, Callable[[], "Source"]], None]

@@ -26,8 +26,8 @@ import numpy as np
 from conch.errors import ExportError
 from conch.tensor_spec import Array, TensorSpec
 from export.parity import LIMITS
+from export.python_code import PYTHON_BACKENDS
 from export.python_parts import labels_file
-from export.write_model import PYTHON_BACKENDS
 
 # As of this version GreaterOrEqual, ArgMax and GatherElements are as they are used here.
 MIN_OPSET = 13

@@ -12,6 +12,7 @@ from conch.releases import DEFAULT_TARGET, release
 
 FORMATS = ("onnx", "torchscript")
 PRECISIONS = ("fp32", "fp16", "int8")
+PIPELINES = ("ensemble", "single")
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class ExportOptions:
     """The options that the export commands share.
 
     ``max_batch_size`` 0 serves without batching. ``opset`` None takes the newest that the target loads. ``atol`` None
-    takes the tolerance of the precision (see `export.parity`). ``calibration`` makes int8 static. ``trial`` loads the
-    staged version in a scratch Triton before it goes into the repository.
+    takes the tolerance of the precision (see `export.parity`). ``calibration`` makes int8 static. ``pipeline`` single
+    writes pre- and postprocessing and the graph as one model, where the source has any. ``trial`` loads the staged
+    version in a scratch Triton before it goes into the repository.
     """
 
     name: str
@@ -36,22 +38,34 @@ class ExportOptions:
     samples: Path | None = None
     calibration: Path | None = None
     atol: float | None = None
+    pipeline: str = "ensemble"
     trial: bool = True
 
     def check(self) -> None:
         """Raise ExportError or ConfigError for options that exclude each other, before any work is done."""
         limits = release(self.target)
-        if self.format not in FORMATS or self.precision not in PRECISIONS:
-            raise ExportError(
-                "an option has a value that export does not know",
-                got=f"--format {self.format} --precision {self.precision}",
-                expected=f"--format {'|'.join(FORMATS)}, --precision {'|'.join(PRECISIONS)}",
-            )
+        for option, value, known in (
+            ("--format", self.format, FORMATS),
+            ("--precision", self.precision, PRECISIONS),
+            ("--pipeline", self.pipeline, PIPELINES),
+        ):
+            if value not in known:
+                raise ExportError(
+                    "an option has a value that export does not know",
+                    got=f"{option} {value}",
+                    expected=f"{option} {'|'.join(known)}",
+                )
         if self.format == "torchscript" and (self.precision != "fp32" or self.optimize or self.opset is not None):
             raise ExportError(
                 "--precision, --optimize and --opset work on ONNX graphs",
                 got=f"--format torchscript --precision {self.precision}",
                 fix="leave them out, or export with --format onnx",
+            )
+        if self.pipeline == "single" and self.format != "onnx":
+            raise ExportError(
+                "a pipeline of one model runs its graph in ONNX Runtime",
+                got=f"--pipeline single --format {self.format}",
+                fix="export with --format onnx, or with --pipeline ensemble",
             )
         if self.calibration is not None and self.precision != "int8":
             raise ExportError(

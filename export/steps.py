@@ -21,7 +21,7 @@ from rich.progress import Progress
 from conch.releases import release
 from conch.repository import Repository
 from conch.terminal import progress
-from export import check_graph, golden, optimize, parity, quantize, trial, write_model
+from export import check_graph, golden, optimize, parity, quantize, trial, write_model, write_single
 from export.options import ExportOptions
 from export.report import Report
 from export.run_file import FILE_NAMES
@@ -71,12 +71,13 @@ def run(source: Source, options: ExportOptions) -> Report:
             )
             answers = golden.model_golden(source, checked.run)
         with steps.step("write"):
-            models = write_model.write(stage, source, options, file, checked)
+            single = options.pipeline == "single" and source.pipeline is not None
+            models = (write_single if single else write_model).write(stage, source, options, file, checked)
         with steps.step("trial load"):
             tried = trial.run(stage, models, source, options)
         with steps.step("commit"):
-            model_name = next(model.name for model in models if model.role == "model")
-            golden_by_model = {model_name: answers, **tried.golden}
+            # A pipeline that is one model takes no tensors of the model's own: what its graph answered nobody can ask.
+            golden_by_model = {model.name: answers for model in models if model.role == "model"} | dict(tried.golden)
             write_model.write_manifests(models, source, options, checked, rows, tried.parity, golden_by_model)
             sizes = {model.name: _size(model.folder) for model in models}
             version = stage.commit()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,9 +32,8 @@ from conch.repository import PYCACHE_GUARD, Stage
 from conch.tensor_spec import ModelSignature
 from export.check_graph import Checked
 from export.options import ExportOptions
+from export.python_code import add_files, copy_code, required_packages
 from export.source import PipelineParts, PythonPart, Source
-
-PYTHON_BACKENDS = Path(__file__).resolve().parent.parent / "python_backends"
 
 # Distribution -> the module that it installs.
 FRAMEWORKS = {
@@ -48,13 +46,13 @@ FRAMEWORKS = {
     "onnxruntime-gpu": "onnxruntime",
 }
 
-# Of a python_backends/ folder, what serving does not need.
-_LEFT_OUT = shutil.ignore_patterns("tests", "__pycache__", "requirements*.txt", "README*", "*.pyc")
-
 
 @dataclass(frozen=True)
 class StagedModel:
-    """One model of the version: its name, its folder N in the stage, its config and what its code needs."""
+    """One model of the version: its name, its folder N in the stage, its config and what its code needs.
+
+    ``role`` is that of a part, or "pipeline" for the ensemble, or "single" for a pipeline that is one model.
+    """
 
     name: str
     folder: Path
@@ -71,7 +69,7 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     model = StagedModel(name, stage.add_model(name, config), config, "model")
     for path in sorted(file.parent.iterdir()):
         shutil.move(path, model.folder / path.name)
-    _add_files(model.folder, source.files)
+    add_files(model.folder, source.files)
     if parts is None:
         return [model]
     before = [_write_python(stage, options, parts.preprocess)] if parts.preprocess else []
@@ -148,31 +146,10 @@ def _write_python(stage: Stage, options: ExportOptions, part: PythonPart) -> Sta
     )
     config = build_config(name, part.signature, settings)
     folder = stage.add_model(name, config)
-    code = PYTHON_BACKENDS / part.backend
-    if not (code / "model.py").is_file():
-        known = sorted(p.parent.name for p in PYTHON_BACKENDS.glob("*/model.py"))
-        raise ExportError(
-            f"there is no Python backend {part.backend}", where=PYTHON_BACKENDS, expected=", ".join(known)
-        )
-    shutil.copytree(code, folder, ignore=_LEFT_OUT, dirs_exist_ok=True)
-    _add_files(folder, part.assets)
+    copy_code(part.backend, folder)
+    add_files(folder, part.assets)
     (folder / PYCACHE_GUARD).touch()
-    return StagedModel(name, folder, config, part.role, _packages(code, part.packages))
-
-
-def _packages(code: Path, stricter: Sequence[str]) -> tuple[str, ...]:
-    """What a backend's requirements.txt asks for, each line replaced by a stricter one of the same name."""
-    lines = (code / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    by_name = {re.split(r"[^\w.-]", line)[0]: line for line in (*lines, *stricter) if line}
-    return tuple(by_name[name] for name in sorted(by_name))
-
-
-def _add_files(folder: Path, files: Mapping[str, bytes | Path]) -> None:
-    for name, content in files.items():
-        if isinstance(content, bytes):
-            (folder / name).write_bytes(content)
-        else:
-            shutil.copyfile(content, folder / name)
+    return StagedModel(name, folder, config, part.role, required_packages([part.backend], part.packages))
 
 
 def write_manifests(
@@ -188,10 +165,10 @@ def write_manifests(
 
     ``parity`` is the model's, ``served`` the whole pipeline's where it was tried; ``golden`` is by model name.
     """
-    rows = {"model": parity, "pipeline": served}
+    rows = {"model": parity, "pipeline": served, "single": (*parity, *served)}
     created_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for model in models:
-        is_model = model.role == "model"
+        has_graph = model.role in ("model", "single")
         Manifest(
             model=model.name,
             created_at=created_at,
@@ -202,8 +179,8 @@ def write_manifests(
             parity=rows.get(model.role, ()),
             golden=golden.get(model.name, ()),
             packages=model.packages,
-            opset=checked.opset if is_model else None,
-            ir_version=checked.ir_version if is_model else None,
+            opset=checked.opset if has_graph else None,
+            ir_version=checked.ir_version if has_graph else None,
         ).write(model.folder)
 
 

@@ -178,3 +178,47 @@ def diff(name: str, before: int, after: int, repository: Path, as_json: bool) ->
         if index:
             console.print()
         printing.print_comparison(part)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="How many of the newest to keep.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and what stays and why.")
+@_repository
+@_server
+@_json
+def prune(
+    names: tuple[str, ...],
+    keep: int,
+    dry_run: bool,
+    repository: Path,
+    server: str | None,
+    headers: tuple[str, ...],
+    no_server: bool,
+    as_json: bool,
+) -> None:
+    """Remove all but the newest N versions of models (of all, when none is named); a pipeline's parts together.
+
+    Never what serves or may be asked for: by the config's policy, on the running server, under an alias, pinned in an
+    ensemble, or held; and never the version that served before, which a rollback goes back to.
+
+    \b
+    Examples:
+      conch repo prune --keep 3 --dry-run
+      conch repo prune spam digits --keep 2
+    """
+    from conch.terminal import console, print_json
+    from server.repo_view import printing, pruning
+    from server.repo_view.contents import look
+
+    asked = _asked(server, headers, no_server)
+    if dry_run:
+        plans = pruning.plan(look(repository, asked.states(repository)), names, keep)
+    else:
+        plans = pruning.prune(repository, names, keep, asked)
+    if as_json:
+        print_json({"dry_run": dry_run, "models": [pruning.document(found) for found in plans]})
+        return
+    printing.print_plans(plans, dry_run=dry_run)
+    if asked.find(repository) is None:
+        console.print("no server was asked what it serves: name one that serves this folder with --server")

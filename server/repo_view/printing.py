@@ -13,6 +13,7 @@ from server.repo_view import details, wording
 from server.repo_view.comparison import Change, Comparison
 from server.repo_view.contents import ModelView, RepositoryView, VersionView
 from server.repo_view.details import Fact
+from server.repo_view.pruning import Plan
 
 # The whole history is in --json.
 _SHOWN_HISTORY = 8
@@ -106,3 +107,24 @@ def _or_nothing(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return wording.NOTHING if value is None else f"{value:.1%}"
+
+
+def print_plans(plans: Iterable[Plan], *, dry_run: bool) -> None:
+    """What prune removes and what it keeps, with the reasons."""
+    goes = "would go" if dry_run else "removed"
+    rows = []
+    freed = count = 0
+    for plan in plans:
+        name = plan.names[0] + (f" and {len(plan.names) - 1} that go with it" if len(plan.names) > 1 else "")
+        size = sum(r.size_bytes for r in plan.removed)
+        if plan.removed:
+            rows.append((name, wording.ranges(r.version for r in plan.removed), f"{goes}, {wording.size(size)}"))
+            name = ""
+        for kept in plan.kept:
+            rows.append((name, str(kept.version), f"kept: {', '.join(kept.reasons)}"))
+            name = ""
+        freed, count = freed + size, count + len(plan.removed)
+    print_table(("Model", "Version", ""), rows)
+    console.print()
+    done = "would be freed; nothing was changed" if dry_run else "freed"
+    console.print(f"{count} version{'' if count == 1 else 's'}, {wording.size(freed)} {done}", markup=False)

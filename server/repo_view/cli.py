@@ -222,3 +222,73 @@ def prune(
     printing.print_plans(plans, dry_run=dry_run)
     if asked.find(repository) is None:
         console.print("no server was asked what it serves: name one that serves this folder with --server")
+
+
+@click.command()
+@click.argument("name", required=False, metavar="[MODEL[@ALIAS]]")
+@click.argument("version", required=False, type=click.IntRange(1))
+@click.option("--weight", type=click.FloatRange(0, 1), help="Share of the model's traffic that clients send there.")
+@click.option("--remove", is_flag=True, help="Forget the alias, and take down the canary behind it.")
+@_repository
+@_server
+@_json
+def alias(
+    name: str | None,
+    version: int | None,
+    weight: float | None,
+    remove: bool,
+    repository: Path,
+    server: str | None,
+    headers: tuple[str, ...],
+    no_server: bool,
+    as_json: bool,
+) -> None:
+    """Name versions that are served, and give them a share of the traffic; without a version, show the names.
+
+    Clients ask for `spam@stable`, and send their share of `spam` to an alias with a weight by themselves.
+
+    \b
+    Examples:
+      conch repo alias
+      conch repo alias spam@stable 3
+      conch repo alias spam@canary --weight 0.1
+      conch repo alias spam@canary --remove
+    """
+    from conch.terminal import console
+    from server.repo_view import aliasing
+
+    asked = _asked(server, headers, no_server)
+    changes = version is not None or weight is not None or remove
+    if changes and not name:
+        raise click.UsageError("which alias? name it as MODEL@ALIAS")
+    if remove and (version is not None or weight is not None):
+        raise click.UsageError("--remove goes with neither a version nor --weight")
+    if name and remove:
+        gone = aliasing.remove_alias(repository, name, asked)
+        console.print(f"{name} is removed{' with ' + ', '.join(gone) if gone else ''}", markup=False)
+    elif name and changes:
+        aliasing.set_alias(repository, name, version, weight, asked)
+    _print_aliases(repository, name.partition("@")[0] if name else None, asked, as_json)
+
+
+def _print_aliases(repository: Path, name: str | None, asked: Server, as_json: bool) -> None:
+    from conch.terminal import console, print_json, print_table
+    from server.repo_view import aliasing, wording
+    from server.repo_view.contents import look
+
+    live, _ = asked.states_or_reason(repository)
+    found = aliasing.listed(look(repository, live), name)
+    if as_json:
+        print_json({"aliases": [dataclasses.asdict(named) for named in found]})
+        return
+    if not found:
+        console.print(f"{name or 'no model'} has {'no' if name else 'an'} alias", markup=False)
+        return
+    rows = [
+        (
+            *(f"{n.name}@{n.alias_name}", n.alias.version, n.alias.model),
+            *(wording.share(n.alias.weight) if n.alias.weight else wording.NOTHING, n.state or wording.NOTHING),
+        )
+        for n in found
+    ]
+    print_table(("Alias", "Version", "Served as", "Traffic", "State"), rows)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conch.errors import ConchError
 from server.http_api import ModelState
 from server.options import GRPC_HEADER_PREFIX
+
+if TYPE_CHECKING:
+    from server.rollout.live import Live
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,17 @@ class Server:
             return None
         running = None if self.url else find_running(root)
         return self.url or (running.http_url if running else None)
+
+    @contextmanager
+    def connect(self, root: Path) -> Iterator[Live]:
+        """The server to change models on, over gRPC; files only where there is none. Raises: ServerError."""
+        from server.rollout.live import NoServer, connect
+        from server.running import find_running
+
+        running = None if self.url or self.none else find_running(root)
+        url = self.url or (running.grpc_url if running else None)
+        with contextlib.closing(connect(url, dict(self.headers)) if url and not self.none else NoServer()) as live:
+            yield live
 
     def states(self, root: Path) -> LiveStates | None:
         """What the server says; None where there is none. Raises: ServerUnavailable, ServerError."""

@@ -65,7 +65,7 @@ def prune(root: Path, names: Sequence[str], keep: int, server: Server) -> tuple[
     with locks.models(repository.staging, parts, "prune"), repository.stage() as stage:
         outside = stage.path.parent / "pruned"  # it goes with the stage
         with locks.repository(repository.staging):
-            _refuse_during_an_update(repository)
+            refuse_during_an_update(repository)
             now = plan(look(root, server.states(root)), names, keep)
             locked = tuple(found for found in now if set(found.names) <= parts)
             for removed in (r for found in locked for r in found.removed):
@@ -80,7 +80,8 @@ def _move_out(removed: Removed, outside: Path) -> None:
         os.rename(folder, target / folder.name)
 
 
-def _refuse_during_an_update(repository: Repository) -> None:
+def refuse_during_an_update(repository: Repository) -> None:
+    """Raises: RepositoryError while a switch is not finished."""
     journal = repository.staging / JOURNAL
     if journal.exists():
         raise RepositoryError(

@@ -8,8 +8,13 @@ of different versions do not even fit each other, as after a real change of prep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from conch.manifest import Golden, Manifest, digest_files, tensor_to_json
 from conch.model_config import CONFIG_FILE
 from conch.repository import PYCACHE_GUARD
 from conch.tensor_spec import Array
@@ -17,6 +22,8 @@ from server.under_load import MixedAnswer, WrongAnswer
 
 # What the models are asked, and the inputs that a check below expects.
 ASKED = {"x": [[1.0]]}
+
+_PARTS = ("preprocess", "model", "postprocess")
 
 _SINGLE_CODE = """\
 import triton_python_backend_utils as pb_utils
@@ -94,7 +101,7 @@ def write_pipeline(root: Path, name: str, k: int, version: int = 1, *, broken: f
     """
     padding = 1 + k % 2
     tensors = (("x", 1), (f"prepared_{k % 2}", 1 + padding), (f"scored_{k % 2}", 2 + padding), ("trace", 3))
-    parts = [f"{name}_{part}" for part in ("preprocess", "model", "postprocess")]
+    parts = [f"{name}_{part}" for part in _PARTS]
     # Of what came, a part keeps what the parts before it have left.
     for index, part in enumerate(parts):
         (reads, read_width), (writes, written_width) = tensors[index], tensors[index + 1]
@@ -119,6 +126,27 @@ def write_pipeline(root: Path, name: str, k: int, version: int = 1, *, broken: f
     (folder / "README").write_text(f"version {version} of {name}: all parts leave {k}\n", encoding="utf-8")
     (root / name / CONFIG_FILE).write_text(_ENSEMBLE_CONFIG.format(name=name, steps=steps), encoding="utf-8")
     return folder
+
+
+def record(root: Path, name: str, k: int, version: int = 1) -> None:
+    """Write the manifests of a version of `write_single` or `write_pipeline`, which say that it answers with ``k``."""
+    is_pipeline = (root / f"{name}_model").is_dir()
+    due = {"trace": np.full((1, 3), k)} if is_pipeline else {"y": np.array(ASKED["x"]) + k}
+    golden = Golden(_json({"x": np.array(ASKED["x"])}), _json(due))
+    for model in [f"{name}_{part}" for part in _PARTS] * is_pipeline + [name]:
+        folder = root / model / str(version)
+        Manifest(
+            model=model,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            source={"kind": "tiny", "k": k},
+            files=digest_files(folder),
+            config=(root / model / CONFIG_FILE).read_text(encoding="utf-8"),
+            golden=(golden,) if model == name else (),
+        ).write(folder)
+
+
+def _json(tensors: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: tensor_to_json(array.astype(np.float32)) for name, array in tensors.items()}
 
 
 def single_version(answer: Mapping[str, Array]) -> str:

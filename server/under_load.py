@@ -49,10 +49,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Window:
-    """A span of time, in seconds of `time.monotonic`, in which something was changed."""
+    """A span of time, in seconds of `time.monotonic`, in which something was changed, and ``what``."""
 
     begins_s: float
     ends_s: float
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ class LoadReport:
     def turns(self, client: int) -> tuple[str, ...]:
         """The versions that one client met, in order, each run of one version once: 1, 2, 1 for a rollback."""
         return tuple(version for version, _ in itertools.groupby(a.version for a in self.asked if a.client == client))
+
+    def during(self, window: Window) -> LoadReport:
+        """The requests that met one update."""
+        return LoadReport(tuple(a for a in self.asked if _meets(a, window)), (window,))
+
+    def steady(self) -> LoadReport:
+        """The requests that met no update."""
+        return LoadReport(tuple(a for a in self.asked if not any(_meets(a, window) for window in self.updates)))
 
     def quantile_ms(self, quantile: float, *, during_updates: bool | None = None) -> float:
         """A quantile of the latencies in ms: of all, of those that met an update, or of those that met none.
@@ -186,13 +195,13 @@ class Load:
         self.stop()
 
     @contextmanager
-    def update(self) -> Iterator[None]:
+    def update(self, what: str = "") -> Iterator[None]:
         """Note that something changes while the block runs: its latencies are told apart from the steady ones."""
         begins_s = time.monotonic()
         try:
             yield
         finally:
-            self._updates.append(Window(begins_s, time.monotonic()))
+            self._updates.append(Window(begins_s, time.monotonic(), what))
 
     def wait_for(self, version: str, timeout_s: float = 30.0) -> bool:
         """Wait until every client has had this version as its last answer; False when the time is over first."""

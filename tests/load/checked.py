@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.tiny_models import ASKED, pipeline_version, single_version, write_pipeline, write_single
+from server.tiny_models import ASKED, pipeline_version, record, single_version, write_pipeline, write_single
 from server.under_load import Asked, Load, LoadReport, MixedAnswer, Window, WrongAnswer
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "clean",
     "pipeline_load",
     "pipeline_version",
+    "record",
     "single_load",
     "single_version",
     "write_pipeline",

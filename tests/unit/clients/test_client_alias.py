@@ -137,6 +137,10 @@ class TestMoved:
         clock.now_s += 1.0
         with pytest.warns(RuntimeWarning, match="stay as they were"):
             assert routes.named("echo@stable").version == "2"
+        clock.now_s += 1.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it is told once
+            assert routes.named("echo@stable").version == "2"
 
 
 class TestWeights:

@@ -6,7 +6,7 @@ import click
 
 from conch.cli import LazyCommand, LazyGroup
 
-_VIEW, _ROLLOUT = "server.repo_view.cli", "server.rollout.cli"
+_VIEW, _SIGNING, _ROLLOUT = "server.repo_view.cli", "server.repo_view.signing_cli", "server.rollout.cli"
 
 COMMANDS = {
     "list": LazyCommand(_VIEW, "list_models", "Show the models, their versions, and which serve."),
@@ -19,9 +19,9 @@ COMMANDS = {
     "watch": LazyCommand(_ROLLOUT, "watch", "Publish what arrives in a folder."),
     "alias": LazyCommand(_VIEW, "alias", "Name versions, and give them a share of the traffic."),
     "prune": LazyCommand(_VIEW, "prune", "Remove old versions, never what is needed."),
-    "keygen": LazyCommand(_VIEW, "keygen", "Make a pair of keys to sign versions with."),
-    "sign": LazyCommand(_VIEW, "sign", "Sign versions with a key."),
-    "verify": LazyCommand(_VIEW, "verify", "Check versions' files and signatures."),
+    "keygen": LazyCommand(_SIGNING, "keygen", "Make a pair of keys to sign versions with."),
+    "sign": LazyCommand(_SIGNING, "sign", "Sign versions with a key."),
+    "verify": LazyCommand(_SIGNING, "verify", "Check versions' files and signatures."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`conch repo list`, `show`, `diff`, `alias`, `prune`, `keygen`, `sign`, `verify`.
+"""`conch repo list`, `show`, `diff`, `alias`, `prune`.
 
 What a command needs is imported when it runs.
 """
@@ -6,43 +6,15 @@ What a command needs is imported when it runs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from server.repo_view.choices import as_json_option, repository_option, server_options
+
 if TYPE_CHECKING:
     from server.repo_view.live_states import Server
-
-_Command = Callable[..., Any]
-
-
-def _repository(command: _Command) -> _Command:
-    """Add --repository."""
-    return click.option(
-        "--repository",
-        type=click.Path(path_type=Path),
-        default=Path("model_repository"),
-        show_default="model_repository",
-        help="Folder of models.",
-    )(command)
-
-
-def _server(command: _Command) -> _Command:
-    """Add --server, --header and --no-server."""
-    command = click.option("--no-server", is_flag=True, help="Look at files only.")(command)
-    command = click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="For restricted APIs.")(
-        command
-    )
-    return click.option("--server", metavar="URL", help="Server to ask.  [default: the one that serves this folder]")(
-        command
-    )
-
-
-def _json(command: _Command) -> _Command:
-    """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
 
 
 def _asked(server: str | None, headers: tuple[str, ...], no_server: bool) -> Server:
@@ -62,9 +34,9 @@ def _header(text: str) -> tuple[str, str]:
 
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_repository
-@_server
-@_json
+@repository_option
+@server_options
+@as_json_option
 def list_models(
     names: tuple[str, ...],
     repository: Path,
@@ -112,9 +84,9 @@ def _asked_whom(url: str | None, reason: str) -> str:
 @click.command()
 @click.argument("name")
 @click.option("--version", "number", type=click.IntRange(1), help="The one to show.  [default: the one that serves]")
-@_repository
-@_server
-@_json
+@repository_option
+@server_options
+@as_json_option
 def show(
     name: str,
     number: int | None,
@@ -152,8 +124,8 @@ def show(
 @click.argument("name")
 @click.argument("before", type=click.IntRange(1), metavar="N")
 @click.argument("after", type=click.IntRange(1), metavar="M")
-@_repository
-@_json
+@repository_option
+@as_json_option
 def diff(name: str, before: int, after: int, repository: Path, as_json: bool) -> None:
     """Compare versions N and M of a model, and of a pipeline's every part.
 
@@ -184,9 +156,9 @@ def diff(name: str, before: int, after: int, repository: Path, as_json: bool) ->
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--keep", type=click.IntRange(1), required=True, metavar="N", help="How many of the newest to keep.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and what stays and why.")
-@_repository
-@_server
-@_json
+@repository_option
+@server_options
+@as_json_option
 def prune(
     names: tuple[str, ...],
     keep: int,
@@ -229,9 +201,9 @@ def prune(
 @click.argument("version", required=False, type=click.IntRange(1))
 @click.option("--weight", type=click.FloatRange(0, 1), help="Share of the model's traffic that clients send there.")
 @click.option("--remove", is_flag=True, help="Forget the alias, and take down the canary behind it.")
-@_repository
-@_server
-@_json
+@repository_option
+@server_options
+@as_json_option
 def alias(
     name: str | None,
     version: int | None,

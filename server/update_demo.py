@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from conch.errors import ConchError, ServerError
 from conch.terminal import console, print_table
 from server import running, tiny_models
@@ -33,15 +35,16 @@ _PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0", "--exit
 class Transcript:
     """Runs commands in one folder, and prints each, what it says and when, in seconds since the beginning."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shown_on: Console = console) -> None:
         self.folder = folder
+        self._console = shown_on
         self._began_s = time.monotonic()
         # Lines that fit a page.
         self._environment = {**os.environ, "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
 
     def say(self, line: str) -> None:
         """Print a line with the time."""
-        console.print(f"{time.monotonic() - self._began_s:6.1f}  {line}", markup=False, soft_wrap=True)
+        self._console.print(f"{time.monotonic() - self._began_s:6.1f}  {line}", markup=False, soft_wrap=True)
 
     def conch(self, *arguments: str) -> int:
         """Run a `conch` command, and print what it says; returns its exit code."""

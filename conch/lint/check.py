@@ -85,10 +85,12 @@ def _root(path: Path) -> RootFolder:
         )
     full = path.absolute()
     here = ModelFolder(full.name, path)
+    if not here.has_config and RootFolder(path).models:
+        return RootFolder(path)
     above = ModelFolder(full.parent.name, _parent(path))
-    if VERSION.match(full.name) and is_model(above) and not here.has_config:
+    if VERSION.match(full.name) and not here.has_config and is_model(above):
         return RootFolder(_parent(_parent(path)), chosen=(above.name,), only=full.name)
-    if is_model(here) and not RootFolder(path).models:
+    if is_model(here):
         return RootFolder(_parent(path), chosen=(here.name,))
     return RootFolder(path)
 
@@ -99,6 +101,8 @@ def _parent(path: Path) -> Path:
 
 
 def _with_files(options: LintOptions, roots: Sequence[RootFolder]) -> LintOptions:
+    if not options.find_file:
+        return options
     files = {file.resolve(): file for root in roots if (file := find_options_file(root.path))}
     for file in files.values():
         options = merged(options, read_options(file))

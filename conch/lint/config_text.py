@@ -78,6 +78,14 @@ def fields(text: str) -> tuple[Field, ...]:
     return _Reader(text).block("")
 
 
+def field_names(text: str) -> frozenset[str]:
+    """The names of the fields that are written at the top of a text; none when it cannot be read."""
+    try:
+        return frozenset(f.name for f in fields(text))
+    except (UnreadableText, RecursionError):
+        return frozenset()
+
+
 def _tokens(text: str) -> Iterator[_Token]:
     """The tokens, until the end or until what no token begins with."""
     at = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from conch.lint.model import ModelFolder, RootFolder
 from conch.releases import DEFAULT_TARGET, Release, release
@@ -26,3 +27,9 @@ class Context:
     digests: bool = True
     roots: tuple[RootFolder, ...] = ()
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
+
+    @cached_property
+    def members(self) -> frozenset[str]:
+        """The models that are steps of an ensemble: clients do not ask them."""
+        configs = (m.config for m in self.models.values() if m.is_ensemble)
+        return frozenset(step.model_name for c in configs if c is not None for step in c.ensemble_scheduling.step)

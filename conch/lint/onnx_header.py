@@ -52,7 +52,7 @@ class Initializer:
 
 @dataclass(frozen=True)
 class OnnxHeader:
-    """The top of an ONNX file. ``inputs`` are those that a caller gives: no initializers among them.
+    """The top of an ONNX file. ``inputs`` are those that a caller must give; ``overridable`` those that have a default.
 
     ``opsets`` has (domain, version), "" being ONNX's own domain. ``initializers`` are the main graph's.
     """
@@ -62,6 +62,7 @@ class OnnxHeader:
     inputs: tuple[OnnxTensor, ...]
     outputs: tuple[OnnxTensor, ...]
     initializers: tuple[Initializer, ...]
+    overridable: tuple[OnnxTensor, ...] = ()
     producer: str = ""
 
     def opset(self, domain: str = "") -> int | None:
@@ -187,9 +188,17 @@ def _model(data: mmap.mmap) -> OnnxHeader | None:
             outputs.append(_value_info(data, span))
         elif number == 15:  # a sparse initializer: its values tensor carries the name
             initializers += [_initializer(data, value) for n, value in _messages(data, span) if n == 1]
-    weights = {i.name for i in initializers}  # until IR 4, weights were listed among the inputs
+    weights = {i.name for i in initializers}  # until IR 4, all weights were listed among the inputs
     given = tuple(t for t in inputs if t.name not in weights)
-    return OnnxHeader(ir_version, tuple(opsets), given, tuple(outputs), tuple(initializers), producer)
+    return OnnxHeader(
+        ir_version=ir_version,
+        opsets=tuple(opsets),
+        inputs=given,
+        outputs=tuple(outputs),
+        initializers=tuple(initializers),
+        overridable=tuple(t for t in inputs if t.name in weights),
+        producer=producer,
+    )
 
 
 def _opset(data: mmap.mmap, span: tuple[int, int]) -> tuple[str, int]:

@@ -47,7 +47,8 @@ class LintOptions:
     """What to judge by; None is "not said", and left to the options file or the default.
 
     ``target`` is an image tag ("24.10"). ``cpus``, ``gpu``, ``latency_budget_ms`` and ``shm_bytes`` describe the
-    machine that is to serve. ``digests`` False skips hashing the files of published versions (R09).
+    machine that is to serve. ``digests`` False skips hashing the files of published versions (R09). ``find_file`` False
+    leaves the repositories' own options files unread.
     """
 
     target: str | None = None
@@ -57,6 +58,7 @@ class LintOptions:
     shm_bytes: int | None = None
     digests: bool = True
     off: tuple[Off, ...] = ()
+    find_file: bool = True
 
 
 def off(number: str, reason: str, *, models: Sequence[str] = (), where: str = "") -> Off:

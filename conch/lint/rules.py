@@ -25,7 +25,7 @@ ModelCheck = Callable[[ModelFolder, Context], Iterator[Fault]]
 RepositoryCheck = Callable[[Sequence[RootFolder], Context], Iterator[Fault]]
 
 # One file for each family; importing it enters its rules.
-FAMILIES = ("repository_rules", "tensor_rules", "scheduling_rules", "ensemble_rules", "backend_rules")
+FAMILIES = ("repository_rules", "onnx_rules", "tensor_rules", "scheduling_rules", "ensemble_rules", "backend_rules")
 
 _NUMBER = re.compile(r"^R[0-9]{2}$")
 

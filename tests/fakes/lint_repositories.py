@@ -1,4 +1,4 @@
-"""Repositories for the linter's tests: each file written by hand, ONNX heads byte by byte, so that nothing heavy loads."""
+"""Repositories for the linter's tests: each file written by hand, ONNX heads byte by byte: nothing heavy loads."""
 
 from __future__ import annotations
 

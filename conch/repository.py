@@ -25,9 +25,12 @@ from pathlib import Path
 from conch.errors import RepositoryError, nearest
 from conch.manifest import MANIFEST_FILE, Manifest
 from conch.model_config import CONFIG_FILE, ModelConfigMessage, read_config, render
+from conch.switching import locks, plan, run
+from conch.switching.files import VERSION, flush_tree, versions_in
+from conch.switching.taker import NoServer
 
-# Triton reads version folders with stoll: "3_old" would count as 3, "01" is ignored.
-VERSION = re.compile(r"^[1-9][0-9]*$")
+__all__ = ["MODEL_NAME", "PYCACHE_GUARD", "VERSION", "Repository", "Stage", "disk_error"]
+
 MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 # Triton writes nothing into a version folder, but Python does: `__pycache__`, which poll mode takes for a change and
@@ -53,7 +56,7 @@ class Repository:
         if not self.root.is_dir():
             return []
         found = [p for p in self.root.iterdir() if p.is_dir() and MODEL_NAME.match(p.name)]
-        return sorted(p.name for p in found if (p / CONFIG_FILE).is_file() or _versions_in(p))
+        return sorted(p.name for p in found if (p / CONFIG_FILE).is_file() or versions_in(p))
 
     def model_path(self, name: str) -> Path:
         """The folder of a model. Raises: RepositoryError, with the nearest name."""
@@ -71,7 +74,7 @@ class Repository:
 
     def versions(self, name: str) -> list[int]:
         """The versions of a model, lowest first."""
-        return _versions_in(self.model_path(name))
+        return versions_in(self.model_path(name))
 
     def latest(self, name: str) -> int:
         """The highest version of a model. Raises: RepositoryError when it has none."""
@@ -110,12 +113,12 @@ class Repository:
                 folder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=self.staging))
                 owner = _lock(folder)
         except OSError as error:
-            raise _disk_error(error, self.staging) from error
+            raise disk_error(error, self.staging) from error
         try:
             yield Stage(self, folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _disk_error(error, folder) from error
+                raise disk_error(error, folder) from error
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -137,9 +140,7 @@ class Repository:
     def _locked(self) -> Iterator[None]:
         """Hold the repository's write lock; it goes with the process."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.staging.mkdir(exist_ok=True)
-        with open(self.staging / "lock", "w", encoding="utf-8") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locks.repository(self.staging):
             yield
 
 
@@ -177,52 +178,39 @@ class Stage:
         """The staged folder of a model, for files that belong beside config.pbtxt (label files)."""
         return self.path / name
 
-    def commit(self) -> int:
-        """Make the staged versions visible, all under one number, and return it.
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The staged models, members before the ensemble that uses them."""
+        return tuple(self._models)
 
-        The number is one above the highest that any of the models has, so a pipeline's parts carry the same one.
-        Raises: RepositoryError; what was renamed before the error stays, each a whole version.
-        """
+    def check(self) -> None:
+        """Raises: RepositoryError when there is nothing to make live, or an empty version."""
         if not self._models:
             raise RepositoryError("nothing was staged", where=self.path)
         for name in self._models:
             if not any((self.path / name / "1").iterdir()):
                 raise RepositoryError(f"the staged version of {name} is empty", where=self.path / name)
+
+    def commit(self, version: int | None = None) -> int:
+        """Make the staged versions live on disk, all under one number, and return it.
+
+        The number is one above the highest that any of the models has, so a pipeline's parts carry the same one. No
+        server is told. A model's new config never meets its old version, nor the other way round, whenever a server
+        looks. A server in poll mode may still take the parts of a pipeline one after the other; whoever must not see
+        parts of two versions publishes on the server (server.rollout). Raises: RepositoryError; all is then as it was.
+        """
+        self.check()
+        staging = self.repository.staging
         try:
-            _flush_tree(self.path)
-            with self.repository._locked():
-                number = 1 + max((v for n in self._models for v in self._existing(n)), default=0)
-                for name in self._models:
-                    self._move(name, number)
-                _flush(self.repository.root)
+            flush_tree(self.path)
+            with locks.repository(staging):
+                run.recover(self.repository.root, staging, NoServer())
+                journal = plan.publish(self.repository, self.path, self._models, NoServer(), version=version)
+                run.Switch(journal, self.repository.root, staging, NoServer()).run(self.path, lambda: None)
         except OSError as error:
-            raise _disk_error(error, self.repository.root) from error
+            raise disk_error(error, self.repository.root) from error
         self._models = []
-        return number
-
-    def _existing(self, name: str) -> list[int]:
-        return _versions_in(self.repository.root / name)
-
-    def _move(self, name: str, number: int) -> None:
-        staged, live = self.path / name, self.repository.root / name
-        if number != 1:
-            os.rename(staged / "1", staged / str(number))
-        if not live.exists():
-            os.rename(staged, live)
-            return
-        # The version first: should the process die here, the old config serves it, as a plain drop would have.
-        os.rename(staged / str(number), live / str(number))
-        for beside in sorted(staged.iterdir()):
-            target = live / beside.name
-            if not target.is_file() or target.read_bytes() != beside.read_bytes():
-                os.replace(beside, target)
-        _flush(live)
-
-
-def _versions_in(model: Path) -> list[int]:
-    if not model.is_dir():
-        return []
-    return sorted(int(p.name) for p in model.iterdir() if VERSION.match(p.name) and p.is_dir())
+        return journal.version
 
 
 def _lock(folder: Path) -> int:
@@ -236,23 +224,8 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _flush_tree(root: Path) -> None:
-    """fsync every file and folder: a rename must not be on disk before what it names."""
-    for folder, _, files in os.walk(root, topdown=False):
-        for file in files:
-            _flush(Path(folder, file))
-        _flush(Path(folder))
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _disk_error(error: OSError, where: Path) -> RepositoryError:
+def disk_error(error: OSError, where: Path) -> RepositoryError:
+    """What to tell of a repository that could not be written."""
     fixes = {
         errno.ENOSPC: "free disk space, or choose another --repository",
         errno.EDQUOT: "free disk space within your quota, or choose another --repository",

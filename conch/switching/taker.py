@@ -17,7 +17,7 @@ class Taker(Protocol):
     def take(self, root: Path, names: Sequence[str]) -> None:
         """Make the server serve these models as they lie in the repository ``root`` now; wait until it does."""
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, wait: bool = True) -> None:
         """Make the server let go of a model that is no longer in the repository; wait until it did."""
 
     def drain(self, name: str) -> None:
@@ -43,7 +43,7 @@ class NoServer:
     def take(self, root: Path, names: Sequence[str]) -> None:
         """Nothing."""
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, wait: bool = True) -> None:
         """Nothing."""
 
     def drain(self, name: str) -> None:

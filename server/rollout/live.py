@@ -72,7 +72,7 @@ class _Server(ABC):
         """
 
     @abstractmethod
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, wait: bool = True) -> None:
         """Make the server let go of a model that is no longer in the repository. Raises: ServerError."""
 
     def served(self, name: str) -> list[int]:
@@ -163,7 +163,7 @@ class ExplicitServer(_Server):
                 list(pool.map(self.control.load, names))
         self._await(_expected(root, names), before, AFTER_LOAD_S)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, wait: bool = True) -> None:
         """Unload the model."""
         if self.served(name):
             self.control.unload(name)
@@ -176,8 +176,10 @@ class PollServer(_Server):
         """Wait until the server has seen the change and serves it."""
         self._await(_expected(root, names), self.control.index(), self.patience_s)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, wait: bool = True) -> None:
         """Wait until the server has seen that the model is gone."""
+        if not wait:
+            return
         deadline = time.monotonic() + self.patience_s
         while time.monotonic() < deadline:
             if not any(r.name == name and r.state in ("READY", "LOADING") for r in self.control.index()):

@@ -173,7 +173,8 @@ def test_a_killed_writer_leaves_a_whole_version_or_none(root: Path, point: str, 
     repository = Repository(root)
     assert (repository.versions("m") if repository.model_names() else []) == versions
     assert len([p for p in repository.staging.iterdir() if p.is_dir()]) == 1
-    assert add(root) == len(versions) + 1
+    assert add(root) == 1  # what was not finished is taken back first
+    assert (repository.version_path("m", 1) / "model.py").read_text() == "pass"
     assert [p.name for p in repository.staging.iterdir()] == ["lock"]
 
 
@@ -213,7 +214,7 @@ def test_files_are_on_disk_before_they_are_renamed(root: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "rename", note_rename)
     add(root)
     assert events.index("model.py") < events.index("rename")
-    assert events[-1] == root.name
+    assert root.name in events[len(events) - events[::-1].index("rename") :]
 
 
 def test_a_version_made_by_hand_has_no_manifest(root: Path) -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from conch import ledger
 from conch.errors import RepositoryError
-from conch.manifest import MANIFEST_FILE, Manifest
+from conch.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, parse, read_config
 from conch.repository import MODEL_NAME, PYCACHE_GUARD, VERSION, Repository
+from conch.switching.policy import with_policy_text
 from server.rollout import onnx_config
 
 # Files by which a training job says that a folder is whole; they are no part of the version.
@@ -31,7 +32,7 @@ MARKERS = ("_SUCCESS", "_DONE", ".complete")
 class CandidateModel:
     """One model of the candidate: ``files`` of its version folder and those ``beside`` config.pbtxt, by path there.
 
-    ``config_from`` says where the config comes from; ``was`` is the name under which the source knows it.
+    ``config_from`` says where the config comes from; ``came_with`` are the manifest's own file and its signature.
     """
 
     name: str
@@ -40,7 +41,7 @@ class CandidateModel:
     files: Mapping[str, Path]
     beside: Mapping[str, Path] = field(default_factory=dict)
     manifest: Manifest | None = None
-    was: str = ""
+    came_with: tuple[Path, ...] = ()
 
     @property
     def is_ensemble(self) -> bool:
@@ -109,8 +110,7 @@ def live_config(live: Repository, name: str) -> ModelConfigMessage | None:
     config = read_config(path)
     held = ledger.read(live.root).held.get(name)
     if held is not None:
-        config.ClearField("version_policy")
-        config.MergeFrom(parse(held.policy, where=live.root / ledger.LEDGER_FILE))
+        return with_policy_text(config, held.policy)
     return config
 
 
@@ -132,7 +132,7 @@ def _bare_file(source: Path, live: Repository, as_name: str | None, choice: Conf
         config, config_from = onnx_config.config_for(name, source, present)
     file_name = config.default_model_filename or "model.onnx"
     files = {file_name: source, **onnx_config.external_files(source)}
-    return CandidateModel(name, _named(config, name, present), config_from, files, was=name)
+    return CandidateModel(name, _named(config, name, present), config_from, files)
 
 
 def _version(source: Path, live: Repository, as_name: str | None, choice: ConfigChoice) -> CandidateModel:
@@ -146,7 +146,7 @@ def _version(source: Path, live: Repository, as_name: str | None, choice: Config
         raise RepositoryError("nothing tells the model's name", where=source, fix="give it: --as NAME")
     present = live_config(live, name)
     config, config_from = _config(source, name, manifest, present, choice)
-    return CandidateModel(name, _named(config, name, present), config_from, files, {}, manifest, known_as or name)
+    return CandidateModel(name, _named(config, name, present), config_from, files, {}, manifest, _came_with(source))
 
 
 def _name_by_place(source: Path, live: Repository) -> str | None:
@@ -220,7 +220,7 @@ def _of_model_folder(
         if step.model_name in renamed:
             step.model_name, step.model_version = renamed[step.model_name], -1
     return CandidateModel(
-        name, _named(own, name, present), config_from, dict(_files(path)), beside, manifest, folder.name
+        name, _named(own, name, present), config_from, dict(_files(path)), beside, manifest, _came_with(path)
     )
 
 
@@ -291,6 +291,10 @@ def _one_public(source: Path, names: list[str]) -> list[str]:
     return [*_members(source, public[0]), public[0]]
 
 
+def _came_with(folder: Path) -> tuple[Path, ...]:
+    return tuple(path for name in (MANIFEST_FILE, SIGNATURE_FILE) if (path := folder / name).is_file())
+
+
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """The files of a version by their path in it, links followed; no bytecode, no markers, no manifest.
 
@@ -301,7 +305,8 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
         for name in sorted(names):
             path = Path(place, name)
             relative = path.relative_to(folder).as_posix()
-            if relative == MANIFEST_FILE or (place == str(folder) and name in MARKERS) or name.endswith(".pyc"):
+            left_out = (MANIFEST_FILE, SIGNATURE_FILE, *MARKERS)
+            if relative in left_out or name.endswith(".pyc"):
                 continue
             if not path.is_file():
                 raise RepositoryError(

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from clients.compare import Differences, OutputDifference
-from conch.errors import ConchError
+from conch.errors import ConchError, RepositoryError
 from conch.manifest import Golden, Manifest, digest_files, tensor_from_json
 from conch.model_config import ModelConfigMessage, parse, signature_of
 from conch.tensor_spec import Array
 from server.repo_view import wording
-from server.repo_view.contents import ModelView, RepositoryView, VersionView
+from server.repo_view.contents import RepositoryView, VersionView
 from server.repo_view.onnx_operators import Graph, read_graph
 
 
@@ -54,17 +54,15 @@ class Comparison:
 
 def compare_parts(view: RepositoryView, name: str, before: int, after: int) -> tuple[Comparison, ...]:
     """Two versions of a model, and of a pipeline's members that have both. Raises: RepositoryError."""
-    view.model(name).version(before)
-    view.model(name).version(after)
-    return tuple(_compare_part(part, before, after) for part in view.parts(name))
+    first = compare(name, view.version(name, before), view.version(name, after))
+    return (first, *(_compare_part(view, part.name, before, after) for part in view.parts(name)[1:]))
 
 
-def _compare_part(model: ModelView, before: int, after: int) -> Comparison:
-    there = {v.version: v for v in model.versions}
-    missing = [v for v in (before, after) if v not in there]
-    if missing:
-        return Comparison(model.name, before, after, notes=(f"it has no version {wording.ranges(missing)}",))
-    return compare(model.name, there[before], there[after])
+def _compare_part(view: RepositoryView, name: str, before: int, after: int) -> Comparison:
+    try:
+        return compare(name, view.version(name, before), view.version(name, after))
+    except RepositoryError as error:
+        return Comparison(name, before, after, notes=(error.what,))
 
 
 def compare(model: str, before: VersionView, after: VersionView) -> Comparison:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,8 @@ from conch.ledger import Alias, Held, Ledger, Served
 from conch.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, read_config, selected_versions
 from conch.repository import Repository
+from conch.switching import side_models
 from server.repo_view.live_states import LiveStates
-
-# A side model serves version M of NAME beside it: during a switch, or as a canary.
-SIDE_MODEL = re.compile(r"^(?P<name>.+)\.v(?P<version>[1-9][0-9]*)$")
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class VersionView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """One model. ``kind`` is model, pipeline (an ensemble), member (of one) or side (see `SIDE_MODEL`).
+    """One model. ``kind`` is model, pipeline (an ensemble), member (of one) or side (see conch.switching.side_models).
 
     ``members`` are the models of a pipeline's steps, ``used_by`` the ensembles with a step on this model.
     ``side_of`` is the model whose version a side model serves.
@@ -115,6 +112,13 @@ class RepositoryView:
             raise RepositoryError("the folder holds no model", where=self.root / name, fix="see `conch repo lint`")
         return self.models[name]
 
+    def version(self, name: str, number: int) -> VersionView:
+        """A version of a model, or one that only its canary has. Raises: RepositoryError."""
+        model = self.model(name)
+        sides = [m for m in self.models.values() if m.side_of == name]
+        found = next((v for m in (model, *sides) for v in m.versions if v.version == number), None)
+        return found or model.version(number)
+
     def parts(self, name: str) -> tuple[ModelView, ...]:
         """A model and, for a pipeline, its members and theirs: what goes by one version number."""
         found: dict[str, ModelView] = {}
@@ -177,8 +181,8 @@ def _members(config: ModelConfigMessage) -> tuple[str, ...]:
 
 
 def _side_of(name: str, names: Iterable[str]) -> str:
-    match = SIDE_MODEL.match(name)
-    return match["name"] if match and match["name"] in names else ""
+    side = side_models.parse(name)
+    return side.model if side and side.model in names else ""
 
 
 def _versions(

@@ -123,8 +123,8 @@ def version_facts(version: VersionView) -> Iterator[Fact]:
         return
     manifest = version.manifest
     frameworks = manifest.source.get("versions")
-    own = {k: v for k, v in manifest.source.items() if k != "versions"}
-    yield Fact("Source", _pairs(own))
+    own = {k: v for k, v in manifest.source.items() if k not in ("kind", "versions")}
+    yield Fact("Source", ": ".join(filter(None, (version.source, _pairs(own)))))
     if isinstance(frameworks, Mapping):
         yield Fact("Frameworks", ", ".join(f"{k} {v}" for k, v in frameworks.items()))
     settings = _pairs(manifest.settings)

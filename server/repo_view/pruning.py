@@ -14,11 +14,11 @@ from typing import Any
 
 from conch.errors import RepositoryError
 from conch.repository import Repository
-from conch.switching import locks
+from conch.switching import journal, locks
+from conch.switching.files import flush
+from conch.switching.plan import remembered_config
 from server.repo_view.contents import ModelView, RepositoryView, look
 from server.repo_view.live_states import Server
-
-JOURNAL = "journal.json"
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,27 @@ def prune(root: Path, names: Sequence[str], keep: int, server: Server) -> tuple[
             now = plan(look(root, server.states(root)), names, keep)
             locked = tuple(found for found in now if set(found.names) <= parts)
             for removed in (r for found in locked for r in found.removed):
-                _move_out(removed, outside)
+                for folder in removed.folders:
+                    _move_out(folder, outside)
+                    remembered_config(repository.staging, folder.parent.name, removed.version).unlink(missing_ok=True)
     return locked
 
 
-def _move_out(removed: Removed, outside: Path) -> None:
-    for folder in removed.folders:
-        target = outside / folder.parent.name
-        target.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, target / folder.name)
+def _move_out(folder: Path, outside: Path) -> None:
+    target = outside / folder.parent.name
+    target.mkdir(parents=True, exist_ok=True)
+    os.rename(folder, target / folder.name)
+    flush(folder.parent)
 
 
 def refuse_during_an_update(repository: Repository) -> None:
     """Raises: RepositoryError while a switch is not finished."""
-    journal = repository.staging / JOURNAL
-    if journal.exists():
+    open_ = journal.read(repository.staging)
+    if open_ is not None:
         raise RepositoryError(
-            "an update of this repository was interrupted and is not finished",
-            where=journal,
-            fix="run the publish or rollback again: it finishes the update, or takes it back",
+            f"an update of {open_.name} to version {open_.version} was interrupted and is not finished",
+            where=repository.staging / journal.JOURNAL_FILE,
+            fix="run that command again: it finishes the update, or takes it back",
         )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from conch.model_config import ModelConfig
 
+_FIELDS = {name for field in ModelConfig.DESCRIPTOR.fields for name in (field.name, field.json_name)}
+
 
 def read_json(text: str | None) -> Any:
     """A JSON text's value; None when it is none."""
@@ -35,8 +37,7 @@ def config_in(document: Any) -> Mapping[str, Any] | None:
 
 
 def _looks_like_config(document: Mapping[str, Any]) -> bool:
-    known = ModelConfig.DESCRIPTOR.fields_by_name.keys() | {f.json_name for f in ModelConfig.DESCRIPTOR.fields}
-    return bool(document) and document.keys() <= known
+    return bool(document) and document.keys() <= _FIELDS
 
 
 def wrong_maps(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from conch.errors import ServerUnavailable
-from perf.compare_servers import compare, texts
-from perf.http_load import LoadResult, render_request, run_load
+from perf.http_load import render_request, run_load
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -72,21 +71,3 @@ def test_no_server_is_an_error() -> None:
 
 def test_the_request_says_how_long_its_body_is() -> None:
     assert render_request("http://h:1/a/b", "é".encode()).endswith(b"Content-Length: 2\r\n\r\n\xc3\xa9")
-
-
-def load(rps: float, p99_ms: float, failures: int = 0) -> LoadResult:
-    return LoadResult(8, 100, failures, rps, 1.0, p99_ms)
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    pipeline = [load(200, 10), load(20, 100), load(200, 10)]
-    fastapi = [load(100, 20), load(10, 200, failures=3), load(100, 20)]
-    result = compare(pipeline, fastapi)
-    assert (result.rps_ratio, result.p99_ratio, result.failures) == (2.0, 0.5, 3)
-
-
-def test_texts_are_the_same_in_every_run_and_of_mixed_length() -> None:
-    lengths = [len(text.split()) for text in texts()]
-    assert texts() == texts()
-    assert 5 <= min(lengths) < 10
-    assert 30 < max(lengths) <= 40

@@ -197,8 +197,9 @@ def batch_unsaid(model: ModelFolder, context: Context) -> Iterator[Fault]:
             expected=f"a number: the model has {_describe(tensors[0])} in version {version.name}",
             fix="max_batch_size: 8 and dims without the first one, or max_batch_size: 0 with all inputs and outputs",
             place="max_batch_size",
-            # Said and complete, it is what the author wants, and only worth knowing.
-            severity="note" if listed and said else None,
+            # Said and complete, it is what the author wants, and only worth knowing; so is leaving all of it to Triton,
+            # which its documentation describes.
+            severity="note" if (listed and said) or not (said or config.input or config.output) else None,
         )
 
 

@@ -68,4 +68,4 @@ def put(
 
 def _not_answered(name: str, error: ClientError) -> RepositoryError:
     got = error.what if error.got is None else f"{error.what}: {error.got}"
-    return RepositoryError(f"{name} did not answer a request", where=error.where, got=got, fix=error.fix)
+    return RepositoryError(f"{name} did not answer a request", where=error.where, got=got)

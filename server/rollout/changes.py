@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conch.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from conch.model_config import ModelConfigMessage, signature_of
 from conch.repository import Repository
 from server.repo_view.comparison import Change, changes, fields_of
@@ -45,8 +46,9 @@ def of_model(model: CandidateModel, staged: Path, live: Repository, serving: int
 
 
 def size_of(folder: Path) -> int:
-    """The bytes of a folder's files."""
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    """The bytes of a version's files, without what is written about it."""
+    own = (MANIFEST_FILE, SIGNATURE_FILE)
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name not in own)
 
 
 def _settings(config: ModelConfigMessage) -> Mapping[str, str]:

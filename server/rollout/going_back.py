@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from conch import ledger
 from conch.errors import RepositoryError
+from conch.ledger import Alias
 from conch.repository import Repository
 from server.repo_view.live_states import Server
 from server.rollout import switch, verify
@@ -13,7 +16,7 @@ from server.rollout.activate import activate
 from server.rollout.locks import changing
 from server.rollout.publish import connected
 from server.rollout.recover import recover
-from server.rollout.scratch_repository import serving_version
+from server.rollout.scratch_repository import serving_versions
 from server.rollout.switch import Switched
 
 
@@ -34,7 +37,7 @@ def version_before(repository: Repository, name: str) -> int:
 
     Raises: RepositoryError when there is none.
     """
-    now = serving_version(repository, name)
+    now = serving_versions(repository).get(name)
     there = repository.versions(name)
     history = [served.version for served in ledger.read(repository.root).history.get(name, ())]
     if now in history:
@@ -67,7 +70,26 @@ def promote(root: Path, text: str, version: int | None, server: Server) -> Switc
                     f"{text} is another version", got=version, expected=alias.version, fix=f"conch repo promote {text}"
                 )
             if alias.model != name:
-                return switch.complete(repository, name, alias.version, live, verify=check)
+                with _parked(repository, text, alias):
+                    return switch.complete(repository, name, alias.version, live, verify=check)
             chosen = alias.version
         repository.version_path(name, chosen)
         return activate(repository, name, chosen, live, check, by="promote")
+
+
+@contextmanager
+def _parked(repository: Repository, text: str, alias: Alias) -> Iterator[None]:
+    """Send an alias to what serves while its side model is replaced, so that no client asks for what has gone.
+
+    It is removed in the end, and put back when the promotion fails.
+    """
+    name, _, alias_name = text.partition("@")
+    serving = serving_versions(repository).get(name)
+    meanwhile = Alias(name, serving) if serving is not None else None
+    ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, meanwhile))
+    try:
+        yield
+    except BaseException:
+        ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, alias))
+        raise
+    ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, None))

@@ -149,7 +149,7 @@ def _publish(
     recovered: str | None,
 ) -> Published:
     name = candidate.name
-    serving = {n: scratch_repository.serving_version(repository, n) for n in repository.model_names()}
+    serving = scratch_repository.serving_versions(repository)
     with steps("stage"):
         manifests.copy(candidate, stage)
     with steps("check the files"):

@@ -115,12 +115,10 @@ def users_of(
         reached |= more
 
 
-def serving_version(live: Repository, name: str) -> int | None:
-    """The version of a live model that answers unversioned requests, by its config; None when there is none."""
-    if not (live.root / name / CONFIG_FILE).is_file():
-        return None
-    chosen = selected_versions(live.config(name), _versions(live, name))
-    return chosen[-1] if chosen else None
+def serving_versions(live: Repository) -> dict[str, int]:
+    """The version of each live model that answers unversioned requests, by its config; not all models have one."""
+    chosen = {n: selected_versions(config, _versions(live, n)) for n, config in live_configs(live).items()}
+    return {name: versions[-1] for name, versions in chosen.items() if versions}
 
 
 def _steps(configs: object) -> list[str]:

@@ -242,15 +242,15 @@ def with_latency(running: Running, candidate: Candidate, tried: Tried, budget_ms
     return dataclasses.replace(tried, measured=measure(running, candidate.name, asked, budget_ms))
 
 
-def manifest_of(live: Repository, name: str, version: int | None) -> Manifest | None:
+def manifest_of(live: Repository, name: str, version: int) -> Manifest | None:
     """The manifest of a version; None where there is none that can be read: nothing is known of its answers then."""
     try:
-        return live.manifest(name, version) if version is not None else None
+        return live.manifest(name, version)
     except ConchError:
         return None
 
 
-def serving_manifests(live: Repository, versions: Mapping[str, int | None]) -> dict[str, Manifest]:
+def serving_manifests(live: Repository, versions: Mapping[str, int]) -> dict[str, Manifest]:
     """The manifests of versions, by model, where there is one."""
     found = ((name, manifest_of(live, name, version)) for name, version in versions.items())
     return {name: manifest for name, manifest in found if manifest is not None}

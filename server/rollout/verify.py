@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from conch.repository import Repository
+from conch.switching import side_models
 from server.options import GRPC_HEADER_PREFIX
 from server.rollout import trial
 from server.rollout.answers import Limits
@@ -40,14 +41,16 @@ def on(
     def verify(name: str, version: int) -> None:
         if not live.runs or (tried is not None and name in tried.skipped):
             return
-        # A switch of the server may have given a model another signature: no client of before is asked.
+        # A new client each time: one remembers the signature that a model had before.
         with client(live, headers) as asking:
             model = served(asking, name, version)
-            known = by_name.get(name)
-            if tried is not None and name in tried.asked:
-                requests = tried.asked[name].due()
+            side = side_models.parse(name)  # a canary stands for the model that was tried
+            public = side.model if side is not None and side.model in by_name else name
+            known = by_name.get(public)
+            if tried is not None and public in tried.asked:
+                requests = tried.asked[public].due()
             elif known is not None:
-                requests = trial.requests_for(known, model.signature, expect, public=name == candidate.name)
+                requests = trial.requests_for(known, model.signature, expect, public=public == candidate.name)
             else:
                 requests = trial.requests_of_user(model.signature, expect.serving.get(name))
             parity = known.manifest.parity if known is not None and known.manifest is not None else ()

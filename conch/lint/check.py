@@ -88,7 +88,7 @@ def _root(path: Path) -> RootFolder:
     if not here.has_config and RootFolder(path).models:
         return RootFolder(path)
     above = ModelFolder(full.parent.name, _parent(path))
-    if VERSION.match(full.name) and not here.has_config and is_model(above):
+    if VERSION.fullmatch(full.name) and not here.has_config and is_model(above):
         return RootFolder(_parent(_parent(path)), chosen=(above.name,), only=full.name)
     if is_model(here):
         return RootFolder(_parent(path), chosen=(here.name,))

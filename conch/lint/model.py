@@ -18,6 +18,9 @@ from conch.manifest import MANIFEST_FILE, Manifest
 from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, parse, selected_versions
 from conch.repository import VERSION
 
+# Triton keeps versions in int64_t.
+LARGEST_VERSION = 2**63 - 1
+
 # Far above what people write, far below what would stall the linter.
 LARGEST_TEXT_BYTES = 16 << 20
 _DEEPEST_FOLDER = 32
@@ -229,9 +232,9 @@ class ModelFolder:
     @cached_property
     def versions(self) -> tuple[VersionFolder, ...]:
         """The folders that Triton takes for versions and that are named as such, lowest first."""
-        found = [e for e in self.entries if e.is_folder and VERSION.match(e.name)]
-        kept = [e for e in found if not self.only or e.name == self.only]
-        return tuple(sorted((VersionFolder(e.name, e.path) for e in kept), key=lambda v: v.number))
+        folders = [VersionFolder(e.name, e.path) for e in self.entries if e.is_folder and VERSION.fullmatch(e.name)]
+        kept = [v for v in folders if v.number <= LARGEST_VERSION and (not self.only or v.name == self.only)]
+        return tuple(sorted(kept, key=lambda v: v.number))
 
     @cached_property
     def _text(self) -> tuple[str | None, str]:
@@ -339,7 +342,9 @@ class RootFolder:
     @cached_property
     def models(self) -> tuple[ModelFolder, ...]:
         """Every folder in the root that holds a config.pbtxt or a version; R04 is about the others."""
-        found = (ModelFolder(e.name, e.path, self.only) for e in self.entries if e.is_folder)
+        found = (
+            ModelFolder(e.name, e.path, self.only if e.name in self.chosen else "") for e in self.entries if e.is_folder
+        )
         return tuple(m for m in found if is_model(m))
 
     def is_chosen(self, name: str) -> bool:

@@ -7,7 +7,7 @@ Options come from the command line first, then from a file `conch-lint.yaml` in 
     gpu: false
     latency-budget-ms: 50
     shm-bytes: 1073741824
-    off:
+    switch-off:
       - rule: R21
         models: ["digits_*"]          # all models when left out
         reason: clients send one shape only
@@ -86,7 +86,7 @@ _FIELDS: Mapping[str, tuple[str, type | tuple[type, ...]]] = {
     "gpu": ("gpu", bool),
     "latency-budget-ms": ("latency_budget_ms", (int, float)),
     "shm-bytes": ("shm_bytes", int),
-    "off": ("off", list),
+    "switch-off": ("off", list),  # YAML 1.1 reads a bare "off" as false
 }
 
 
@@ -108,7 +108,7 @@ def read_options(path: Path) -> LintOptions:
         name, kind = _known(str(key), _FIELDS, path)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ConfigError(f"{key} has the wrong type", where=path, got=repr(value), expected=_kind_name(kind))
-        values[name] = tuple(_read_off(entry, path) for entry in value) if key == "off" else value
+        values[name] = tuple(_read_off(entry, path) for entry in value) if name == "off" else value
     return LintOptions(**values)
 
 
@@ -118,12 +118,14 @@ _OFF_FIELDS: Mapping[str, type] = {"rule": str, "models": list, "reason": str}
 def _read_off(entry: object, path: Path) -> Off:
     if not isinstance(entry, dict):
         raise ConfigError(
-            "an entry of off is no mapping", where=path, got=repr(entry), expected="{rule: R21, reason: why}"
+            "an entry of switch-off is no mapping", where=path, got=repr(entry), expected="{rule: R21, reason: why}"
         )
     for key, value in entry.items():
         kind = _known(str(key), _OFF_FIELDS, path)
         if not isinstance(value, kind):
-            raise ConfigError(f"off: {key} has the wrong type", where=path, got=repr(value), expected=kind.__name__)
+            raise ConfigError(
+                f"switch-off: {key} has the wrong type", where=path, got=repr(value), expected=kind.__name__
+            )
     models = [str(m) for m in entry.get("models", [])]
     return off(entry.get("rule", ""), entry.get("reason", ""), models=models, where=str(path))
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from conch.errors import ConchError
 from conch.lint.context import Context
 from conch.lint.finding import EditConfig, Fault, Rename
-from conch.lint.model import Entry, ModelFolder, RootFolder, VersionFolder
+from conch.lint.model import LARGEST_VERSION, Entry, ModelFolder, RootFolder, VersionFolder
 from conch.lint.rules import repository_rule, rule
 from conch.lint.switched_off import comment_faults
 from conch.manifest import MANIFEST_FILE, SIGNATURE_FILE, sha256
 from conch.model_config import ModelConfigMessage
 from conch.repository import PYCACHE_GUARD, VERSION
 
-_LARGEST_VERSION = 2**63 - 1  # Triton keeps versions in int64_t
 # What std::stoll makes a number of: it stops at the first character that is no digit.
 _VERSION_LIKE = re.compile(r"^\s*[+-]?[0-9]")
 _LEADING_ZERO = re.compile(r"^0+[0-9]+$")
@@ -112,9 +111,9 @@ def version_names(model: ModelFolder, context: Context) -> Iterator[Fault]:
     """
     for entry in model.entries:
         name = entry.name
-        if not entry.is_folder or VERSION.match(name) or not _VERSION_LIKE.match(name) or _is_zero_led(name):
+        if not entry.is_folder or VERSION.fullmatch(name) or not _VERSION_LIKE.match(name) or _is_zero_led(name):
             continue
-        if _number(name) > _LARGEST_VERSION:
+        if _number(name) > LARGEST_VERSION:
             continue  # R03
         yield Fault(
             f"Triton takes this folder for version {_number(name)}",
@@ -167,11 +166,11 @@ def version_range(model: ModelFolder, context: Context) -> Iterator[Fault]:
     Rename the folder to a smaller number. A time stamp in seconds or milliseconds fits.
     """
     for entry in model.entries:
-        if entry.is_folder and _VERSION_LIKE.match(entry.name) and abs(_number(entry.name)) > _LARGEST_VERSION:
+        if entry.is_folder and _VERSION_LIKE.match(entry.name) and abs(_number(entry.name)) > LARGEST_VERSION:
             yield Fault(
                 "the server stops at a version that does not fit into 64 bits",
                 got=entry.name,
-                expected=f"at most {_LARGEST_VERSION}",
+                expected=f"at most {LARGEST_VERSION}",
                 fix="rename it to a smaller number",
                 place=entry.name,
                 file=entry.path,

@@ -98,7 +98,10 @@ def rule_named(number: str) -> Rule:
     known = {r.id: r for r in all_rules()}
     wanted = number.strip().upper()
     if wanted not in known:
-        close = nearest(wanted, known)
+        # "R6" and "RO6" mean R06: by likeness alone R36 would be as near.
+        digits = wanted.replace("O", "0").replace("I", "1").lstrip("R")
+        meant = f"R{int(digits):02}" if digits.isascii() and digits.isdigit() else ""
+        close = meant if meant in known else nearest(wanted, known)
         raise ConfigError(
             f"there is no rule {number}",
             got=number,

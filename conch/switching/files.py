@@ -36,8 +36,9 @@ def flush(path: Path) -> None:
 def flush_tree(root: Path) -> None:
     """fsync every file and folder: a rename must not be on disk before what it names."""
     for folder, _, files in os.walk(root, topdown=False):
-        for file in files:
-            flush(Path(folder, file))
+        for path in (Path(folder, file) for file in files):
+            if not path.is_symlink():
+                flush(path)
         flush(Path(folder))
 
 

@@ -44,6 +44,7 @@ class Switch:
         self.root = root
         self.staging = staging
         self.taker = taker
+        self._stage = ""  # of the names that `reached` is given
 
     def run(self, staged: Path | None, verify: Callable[[], None]) -> None:
         """Make it live, or leave everything as it was. ``staged`` holds what is added; ``verify`` raises to undo.
@@ -178,12 +179,14 @@ class Switch:
             (folder / beside.name).write_bytes(base64.b64decode(beside.after))
         side_models.link_version(folder, part.name, self.plan.version)
         side_models.move_side_in(folder, self.root)
+        shutil.rmtree(scratch, ignore_errors=True)
         reached(f"side {part.side}")
 
     # ---- forward, after the new version serves; needs nothing of the stage
 
     def finish(self) -> None:
         """Bring the repository into its normal shape, and forget the journal. Raises: ConchError, OSError."""
+        self._stage = "finish "
         journal.give_room(self.staging)
         public = self.plan.public
         if self.plan.route in (SIDE, KEPT):
@@ -192,12 +195,12 @@ class Switch:
                 self._remember(part)
                 self._write_beside(part)
                 self._write(part, part.after)
-                reached(f"config {part.name}")
+                reached(f"finish config {part.name}")
             self._take(*(p.name for p in self.plan.members))
             self._remember(public)
             self._write_beside(public)
             self._write(public, public.after)
-            reached(f"config {public.name}")
+            reached(f"finish config {public.name}")
             self._take(public.name)
             if self.taker.runs:
                 time.sleep(BEGIN_S)
@@ -248,6 +251,7 @@ class Switch:
         journal.clear(self.staging)
 
     def _undo(self) -> None:
+        self._stage = "undo "
         back = [part for part in reversed(self.plan.parts) if part.before is not None]
         if self.plan.route != CANARY:
             for part in reversed(self.plan.parts):
@@ -292,7 +296,7 @@ class Switch:
     def _take(self, *names: str) -> None:
         if names:
             self.taker.take(self.root, names)
-            reached(f"take {' '.join(names)}")
+            reached(f"{self._stage}take {' '.join(names)}")
 
     def _write(self, part: Part, text: str) -> None:
         files.write_config(self.root / part.name, text, self.staging)
@@ -322,7 +326,7 @@ class Switch:
 
     def _remove_model(self, name: str, *, wait: bool = True) -> None:
         files.move_out(self.root / name, self.staging)
-        reached(f"remove {name}")
+        reached(f"{self._stage}remove {name}")
         self.taker.remove(name, wait=wait)
 
 

@@ -7,7 +7,7 @@ https://github.com/triton-inference-server/core/blob/main/src/model_config_utils
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from conch.lint.context import Context
@@ -252,7 +252,10 @@ def threads_fit(model: ModelFolder, context: Context) -> Iterator[Fault]:
     whose = f"{cpus} CPUs" if context.cpus else f"the {cpus} CPUs of this machine (give the target's with --cpus)"
     said: Severity | None = None if context.cpus else "note"
     due = max(1, cpus // instances)
-    mend = EditConfig(f"sets {parameter} to {due}", _set_threads(parameter, due, cpus)) if context.cpus else None
+    # Whose share is cut when there are several groups, and more instances than CPUs, is not ours to say.
+    mendable = context.cpus and (instances <= cpus or len(config.instance_group) < 2)
+    edit = _set_threads(parameter, due, cpus if instances > cpus else None)
+    mend = EditConfig(f"sets {parameter} to {due}", edit) if mendable else None
     if threads is None:
         if instances > 1:
             yield Fault(
@@ -291,11 +294,14 @@ def _on_cpu(group: Any, context: Context) -> bool:
     return bool(group.kind == group.KIND_CPU or (group.kind == group.KIND_AUTO and context.gpu is False))
 
 
-def _set_threads(parameter: str, threads: int, cpus: int) -> Any:
+def _set_threads(parameter: str, threads: int, instances: int | None) -> Callable[[ModelConfigMessage], None]:
+    """An edit that sets the threads, and the instances too where a number is given."""
+
     def edit(config: ModelConfigMessage) -> None:
         config.parameters[parameter].string_value = str(threads)
-        if len(config.instance_group) == 1 and config.instance_group[0].count > cpus:
-            config.instance_group[0].count = cpus
+        if instances is not None:
+            group = config.instance_group[0] if config.instance_group else config.instance_group.add()
+            group.count = instances
 
     return edit
 

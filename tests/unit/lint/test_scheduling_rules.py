@@ -217,6 +217,17 @@ def test_more_instances_than_cpus(tmp_path: Path) -> None:
     assert parse((tmp_path / "m/config.pbtxt").read_text()).instance_group[0].count == 4
 
 
+def test_more_instances_than_cpus_in_several_groups_are_left_to_their_author(tmp_path: Path) -> None:
+    onnx_model(tmp_path, config=threads(2, "1") + GROUP.replace("1", "3"))
+    assert only(tmp_path, cpus=4).fixable is False
+
+
+def test_more_instances_than_cpus_by_default(tmp_path: Path) -> None:
+    onnx_model(tmp_path, config=ONNX_CONFIG.replace(GROUP, ""))
+    assert found(tmp_path, cpus=1, gpu=False) == ["R24"]
+    assert fixed(tmp_path, cpus=1, gpu=False) == []
+
+
 @pytest.mark.parametrize("number", ["", "0", "auto"])
 def test_threads_left_open_with_several_instances(tmp_path: Path, number: str) -> None:
     onnx_model(tmp_path, config=threads(2, number))

@@ -18,7 +18,6 @@ from typing import TypeVar
 from conch.errors import ConchError, ModelLoadError, ServerError
 from conch.model_config import ModelConfigMessage, selected_versions
 from conch.repository import Repository
-from conch.switching.policy import policy_key
 from conch.switching.taker import NoServer
 from server.control import Control
 from server.http_api import ModelState
@@ -208,9 +207,11 @@ def connect(url: str, headers: Mapping[str, str] | None = None) -> ExplicitServe
 def agrees(wanted: ModelConfigMessage, served: ModelConfigMessage) -> bool:
     """Whether a served config is this file's, in what a switch changes. Pure.
 
-    Triton completes what it serves (instance groups, tensors, defaults), so the rest cannot be compared.
+    Triton completes what it serves (instance groups, tensors, defaults), so the rest cannot be compared. Nor can the
+    version policy: a change that loads no version, as one that only lets versions go, leaves the served config as it
+    was when they were loaded (measured with 2.51). The versions that serve tell.
     """
-    if policy_key(wanted) != policy_key(served) or _steps(wanted) != _steps(served):
+    if _steps(wanted) != _steps(served):
         return False
     return all(key in served.parameters and served.parameters[key] == value for key, value in wanted.parameters.items())
 

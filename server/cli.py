@@ -73,6 +73,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 )
 @click.option("--release", default=DEFAULT_TARGET, show_default=True, help="Release of NVIDIA's image (docker mode).")
 @click.option("--image", help="Another image in its place, with the packages that the models need (docker mode).")
+@click.option(
+    "--verify-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Serve only what is signed: every version is verified with this public key before the start. Not with poll.",
+)
 @click.option("--flag", "extra_flags", multiple=True, help="A flag of tritonserver, passed on as it is.")
 def serve(
     repositories: tuple[Path, ...],
@@ -100,6 +105,7 @@ def serve(
     restrictions: tuple[str, ...],
     release: str,
     image: str | None,
+    verify_key: Path | None,
     extra_flags: tuple[str, ...],
 ) -> int:
     """Serve a repository with Triton, in the foreground, until Ctrl-C.
@@ -113,9 +119,15 @@ def serve(
       conch serve --control explicit --load-model spam --load-model digits
       conch serve --mode docker --image conch-triton:24.10
       conch serve --restrict model-repository:admin-key=secret --cache-mb 64
+      conch serve --control explicit --load-model "*" --verify-key release.pub
     """
     from server import options as o
     from server.serve import serve as run
+
+    if verify_key is not None:
+        from server.signed import verify_all
+
+        verify_all(repositories, verify_key, control, load_models)
 
     limit = o.RateLimit(tuple(_resource(r) for r in resources)) if rate_limit or resources else None
     options = o.ServerOptions(

@@ -142,7 +142,8 @@ def _print(report: Report, fixed: FixReport | None) -> None:
         console.print()
     for silenced in report.silenced:
         finding, reason = silenced.finding, silenced.off.reason
-        console.print(Text(f"off      {finding.rule} {finding.model} {finding.place}: {reason}", style="dim"))
+        place = finding.place or Path(finding.file).name
+        console.print(Text(f"off      {finding.rule} {finding.model} {place}: {reason}", style="dim"))
     console.print()
     console.print(Text(_summary(report), style="bold"))
 

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from conch.errors import ConchError
 from conch.lint.context import Context
@@ -61,7 +62,7 @@ def _broken_link(entry: Entry) -> Fault:
         "a link leads to nothing: Triton fails when it looks at it",
         got=f"{entry.name} -> {_link_target(entry.path)}",
         expected="a file or folder that is there",
-        fix=f"rm {entry.path}",
+        fix=f"rm {quote(str(entry.path))}",
         file=entry.path,
     )
 
@@ -119,10 +120,18 @@ def version_names(model: ModelFolder, context: Context) -> Iterator[Fault]:
             f"Triton takes this folder for version {_number(name)}",
             got=name,
             expected="a version: digits, the first not 0; or a name that does not begin with a digit",
-            fix=f"mv {entry.path} somewhere outside of the repository",
-            place=name,
+            fix=f"mv {quote(str(entry.path))} {quote(str(_outside(model)))}",
             file=entry.path,
         )
+
+
+def _outside(model: ModelFolder) -> Path:
+    """The folder that the repository lies in."""
+    return model.path.absolute().parent.parent
+
+
+def _free_version(model: ModelFolder) -> str:
+    return str(model.versions[-1].number + 1) if model.versions else "1"
 
 
 def _is_zero_led(name: str) -> bool:
@@ -150,10 +159,7 @@ def leading_zero(model: ModelFolder, context: Context) -> Iterator[Fault]:
             "Triton ignores a version with a leading zero",
             got=entry.name,
             expected=due or "a number from 1",
-            fix=f"mv {entry.path} {target}"
-            if free
-            else f"rename it to a number from 1 that is free; {due or 0} is not",
-            place=entry.name,
+            fix=f"mv {quote(str(entry.path))} {quote(str(target if free else model.path / _free_version(model)))}",
             file=entry.path,
             mend=Rename(f"version {entry.name} renamed to {due}", entry.path, target) if free else None,
         )
@@ -171,8 +177,7 @@ def version_range(model: ModelFolder, context: Context) -> Iterator[Fault]:
                 "the server stops at a version that does not fit into 64 bits",
                 got=entry.name,
                 expected=f"at most {LARGEST_VERSION}",
-                fix="rename it to a smaller number",
-                place=entry.name,
+                fix=f"mv {quote(str(entry.path))} {quote(str(model.path / _free_version(model)))}",
                 file=entry.path,
             )
 
@@ -198,8 +203,7 @@ def only_models(roots: Sequence[RootFolder], context: Context) -> Iterator[Fault
                     "Triton tries this folder as a model",
                     got=f"{entry.name}, with neither config.pbtxt nor a version",
                     expected="models only",
-                    fix=f"mv {entry.path} {root.path.absolute().parent}/",
-                    place=entry.name,
+                    fix=f"mv {quote(str(entry.path))} {quote(str(root.path.absolute().parent))}",
                     file=entry.path,
                 )
 
@@ -244,8 +248,7 @@ def changing_files(model: ModelFolder, context: Context) -> Iterator[Fault]:
             "in poll mode each change to this reloads every version",
             got=entry.path.relative_to(model.path).as_posix(),
             expected="files that stay as they are",
-            fix=f"mv {entry.path} somewhere outside of the repository",
-            place=entry.name,
+            fix=f"mv {quote(str(entry.path))} {quote(str(_outside(model)))}",
             file=entry.path,
         )
 
@@ -305,7 +308,7 @@ def unique_models(roots: Sequence[RootFolder], context: Context) -> Iterator[Fau
                     "Triton serves neither of two models with one name",
                     got=f"{other.path / model.name} and {model.path}",
                     expected="one of them",
-                    fix=f"remove or rename one, e.g. mv {model.path} {model.path}_2",
+                    fix=f"mv {quote(str(model.path))} {quote(f'{model.path}_2')}, and put that name into its config",
                     model=model.name,
                     file=model.path,
                 )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from conch_backend_config import find_model_file, read_config
-from conch_batching import Batcher, RequestFailed
 from conch_ort_session import available_providers, open_session, run_options, runner, signature_of
 from conch_ort_settings import choose_providers, ignored_parameters, session_settings
 from conch_ort_signature import match
@@ -52,9 +51,8 @@ class OnnxGraph:
         path = find_model_file(folder, parsed, DEFAULT_FILE)
         session = open_session(path, parsed.model_name, settings, choice)
         signature = signature_of(session, parsed.model_name)
-        inputs = match(parsed, signature)
-        run = runner(session, parsed, signature, run_options(settings))
-        self._batcher = Batcher(inputs, [t.name for t in parsed.outputs], run, batched=True)
+        match(parsed, signature)
+        self._session_run = runner(session, parsed, signature, run_options(settings))
         self.notes = (*choice.warnings, *ignored_parameters(parsed))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -62,8 +60,11 @@ class OnnxGraph:
         return [self._run(ask) for ask in asks]
 
     def _run(self, ask: Ask) -> Answer:
+        # Types and shapes need no check: Triton holds requests to the config, and `match` held that to the graph.
         wanted = list(ask.wanted)
-        (found,) = self._batcher.answer([(dict(ask.tensors), wanted)])
-        if isinstance(found, RequestFailed):
-            return Refusal(found.message, found.invalid)
-        return dict(zip(wanted, found, strict=True))
+        try:
+            outputs = self._session_run(dict(ask.tensors), wanted)
+        except Exception as error:  # whatever ONNX Runtime raises
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in ask.tensors.items())
+            return Refusal(f"the model failed: {error}\n  got:      {shapes}", invalid=False)
+        return dict(zip(wanted, outputs, strict=True))

@@ -68,6 +68,7 @@ class WholePipeline:
             writes = tuple((wire.name, wire.tensor) for wire in step.outputs if wire.tensor in read_later)
             reads = tuple((wire.name, wire.tensor) for wire in step.inputs)
             self._steps.append(Step(part, reads, writes, tuple(name for name, _ in writes)))
+        self._outputs = tuple(outputs)
         self._merge = gpu
         # Answers of any size may differ in it from row to row, and then no array holds them all without padding.
         self._split = not gpu and all(-1 not in dims for dims in outputs.values())
@@ -107,8 +108,9 @@ class WholePipeline:
         if len(shapes) == 1:
             names = asks[0].tensors
             (state,) = self._run([{name: np.concatenate([ask.tensors[name] for ask in asks]) for name in names}])
-            if not isinstance(state, Refusal):
-                ends = np.cumsum([len(next(iter(ask.tensors.values()))) for ask in asks]).tolist()
+            ends = np.cumsum([len(next(iter(ask.tensors.values()))) for ask in asks]).tolist()
+            # A graph that does not keep the rows of a batch apart cannot be asked for many at once.
+            if not isinstance(state, Refusal) and all(len(state[name]) == ends[-1] for name in self._outputs):
                 spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
                 return [{name: state[name][span] for name in ask.wanted} for ask, span in zip(asks, spans, strict=True)]
         return [self._join(ask, [state]) for ask, state in zip(asks, self._run(a.tensors for a in asks), strict=True)]

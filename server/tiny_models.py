@@ -1,8 +1,8 @@
 """The smallest models that show which version answered: for trials of updates, with no framework and no weights.
 
 Single: ``x`` FP32 [1] -> ``y`` FP32 [1] = x + k. Pipeline: three parts, each adds its k to ``trace`` FP32 [3], so that
-an answer with parts of two versions shows; their tensors in between are named and sized by the version, so that parts
-of different versions do not even fit each other, as after a real change of preprocessing.
+an answer with parts of two versions shows. Their tensors in between are sized by the version, so that neighbouring
+versions' parts do not even fit each other, as after a real change of preprocessing.
 """
 
 from __future__ import annotations
@@ -93,14 +93,16 @@ def write_single(root: Path, name: str, k: float, version: int = 1) -> Path:
     return _write(root, name, version, _SINGLE_CONFIG.format(name=name), _SINGLE_CODE.format(k=float(k)))
 
 
-def write_pipeline(root: Path, name: str, k: int, version: int = 1, *, broken: float = 0.0) -> Path:
+def write_pipeline(
+    root: Path, name: str, k: int, version: int = 1, *, broken: float = 0.0, padding: int | None = None
+) -> Path:
     """Write a pipeline of three parts, each of which leaves ``k``; returns the ensemble's version folder.
 
-    The width of the tensors between the parts depends on ``k``: no two versions in a row fit each other. ``broken`` is
-    added to what the model in the middle leaves.
+    The tensors between the parts are ``padding`` wider than they need be, by default 1 for even and 2 for odd ``k``: no
+    two in a row fit each other. ``broken`` is added to what the model in the middle leaves.
     """
-    padding = 1 + k % 2
-    tensors = (("x", 1), (f"prepared_{k % 2}", 1 + padding), (f"scored_{k % 2}", 2 + padding), ("trace", 3))
+    padding = 1 + k % 2 if padding is None else padding
+    tensors = (("x", 1), ("prepared", 1 + padding), ("scored", 2 + padding), ("trace", 3))
     parts = [f"{name}_{part}" for part in _PARTS]
     # Of what came, a part keeps what the parts before it have left.
     for index, part in enumerate(parts):

@@ -46,15 +46,16 @@ class Transcript:
         """Print a line with the time."""
         self._console.print(f"{time.monotonic() - self._began_s:6.1f}  {line}", markup=False, soft_wrap=True)
 
-    def conch(self, *arguments: str) -> int:
-        """Run a `conch` command, and print what it says; returns its exit code."""
+    def conch(self, *arguments: str, brief: bool = False) -> int:
+        """Run a `conch` command, and print what it says, with ``brief`` its first and last line; returns its code."""
         with self.start(*arguments) as process:
             try:
-                for line in process.stdout or ():
-                    self._quote(line)
+                lines = [line.rstrip() for line in process.stdout or () if line.strip()]
             except BaseException:
                 process.terminate()
                 raise
+        for line in [lines[0], "    ...", lines[-1]] if brief and len(lines) > 2 and not process.returncode else lines:
+            self.say(f"  {line}")
         if process.returncode:
             self.say(f"(exit code {process.returncode})")
         return process.returncode
@@ -72,10 +73,6 @@ class Transcript:
             text=True,
         )
 
-    def _quote(self, line: str) -> None:
-        if line.strip():
-            self.say(f"  {line.rstrip()}")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -85,14 +82,17 @@ class Outcome:
     surprises: tuple[str, ...] = ()
 
 
-def main(*, good: int = 3, steady_s: float = 2.0, poll: bool = True) -> int:
-    """Run the demonstration; returns the exit code. Raises: ConchError."""
+def main(*, good: int = 2, steady_s: float = 1.0) -> int:
+    """Run the demonstration: returns the exit code. Raises: ConchError.
+
+    ``good`` versions in which every part changes are published, then one that changes only code, a bad one, and the
+    way back.
+    """
     with _stopped_by_signals(), tempfile.TemporaryDirectory(prefix="conch-update-") as folder:
         transcript = Transcript(Path(folder))
         outcomes = {"explicit control, a pipeline of three parts": _pipeline(transcript, good, steady_s)}
-        if poll:
-            console.print()
-            outcomes["poll control, a single model"] = _single(transcript, steady_s)
+        console.print()
+        outcomes["poll control, a single model"] = _single(transcript, steady_s)
     for title, outcome in outcomes.items():
         console.print()
         _print_figures(title, outcome.report)
@@ -106,7 +106,7 @@ def _pipeline(transcript: Transcript, good: int, steady_s: float) -> Outcome:
     """Good versions, a bad one, and back, in explicit control."""
     surprises = []
     _stage_pipeline(transcript.folder / "stage-1", 1)
-    if transcript.conch("repo", "publish", "stage-1", "--no-server"):
+    if transcript.conch("repo", "publish", "stage-1", "--no-server", brief=True):
         raise ServerError("the first version was not published", where=transcript.folder)
     with _served(transcript, "--control", "explicit", "--load-model", PIPELINE) as found:
         with _load(transcript, found, PIPELINE, tiny_models.pipeline_version) as load:
@@ -114,44 +114,50 @@ def _pipeline(transcript: Transcript, good: int, steady_s: float) -> Outcome:
             for k in range(2, good + 2):
                 _stage_pipeline(transcript.folder / f"stage-{k}", k)
                 with load.update(f"publish version {k}"):
-                    code = transcript.conch("repo", "publish", f"stage-{k}")
+                    code = transcript.conch("repo", "publish", f"stage-{k}", brief=k > 2)
                 surprises += _unless(code == 0 and load.wait_for(str(k)), f"version {k} does not serve")
                 time.sleep(steady_s)
+            last = good + 2
+            transcript.say("# the next one changes only code: the version before can stay loaded")
+            _stage_pipeline(transcript.folder / f"stage-{last}", last, padding=1 + (last - 1) % 2)
+            with load.update(f"publish version {last}"):
+                code = transcript.conch("repo", "publish", f"stage-{last}", "--keep-loaded", brief=True)
+            surprises += _unless(code == 0 and load.wait_for(str(last)), f"version {last} does not serve")
+            time.sleep(steady_s)
             transcript.say("# the next one loads, and answers otherwise than the model that it was made from")
-            _stage_pipeline(transcript.folder / "stage-bad", good + 2, broken=0.5)
+            _stage_pipeline(transcript.folder / "stage-bad", last + 1, broken=0.5)
             with load.update("publish a bad candidate"):
                 code = transcript.conch("repo", "publish", "stage-bad")
             surprises += _unless(code != 0, "the bad candidate was published")
-            with load.update(f"rollback to version {good}"):
+            with load.update(f"rollback to version {last - 1}"):
                 code = transcript.conch("repo", "rollback", PIPELINE)
-            surprises += _unless(code == 0 and load.wait_for(str(good)), f"version {good} does not serve")
+            surprises += _unless(code == 0 and load.wait_for(str(last - 1)), f"version {last - 1} does not serve")
             time.sleep(steady_s)
         _say_end(transcript, load)
     return Outcome(load.report(), (*surprises, *_losses(load)))
 
 
 def _single(transcript: Transcript, steady_s: float) -> Outcome:
-    """Two versions more, in poll control: nobody tells the server to load."""
-    surprises = []
+    """One version more, in poll control: nobody tells the server to load."""
     root = transcript.folder / REPOSITORY
     tiny_models.write_single(root, SINGLE, 1)
     tiny_models.record(root, SINGLE, 1)
     with _served(transcript, "--control", "poll", "--poll-interval", "1") as found:
         with _load(transcript, found, SINGLE, tiny_models.single_version) as load:
             time.sleep(steady_s)
-            for k in (2, 3):
-                stage = transcript.folder / f"stage-{SINGLE}-{k}"
-                tiny_models.write_single(stage, SINGLE, k)
-                tiny_models.record(stage, SINGLE, k)
-                with load.update(f"publish version {k}"):
-                    code = transcript.conch("repo", "publish", stage.name)
-                surprises += _unless(code == 0 and load.wait_for(str(k)), f"version {k} does not serve")
+            stage = transcript.folder / "stage-poll"
+            tiny_models.write_single(stage, SINGLE, 2)
+            tiny_models.record(stage, SINGLE, 2)
+            with load.update("publish version 2"):
+                code = transcript.conch("repo", "publish", stage.name)
+            surprises = _unless(code == 0 and load.wait_for("2"), "version 2 does not serve")
+            time.sleep(steady_s)
         _say_end(transcript, load)
     return Outcome(load.report(), (*surprises, *_losses(load)))
 
 
-def _stage_pipeline(folder: Path, k: int, broken: float = 0.0) -> None:
-    tiny_models.write_pipeline(folder, PIPELINE, k, broken=broken)
+def _stage_pipeline(folder: Path, k: int, **changed: Any) -> None:
+    tiny_models.write_pipeline(folder, PIPELINE, k, **changed)
     tiny_models.record(folder, PIPELINE, k)
 
 
@@ -184,7 +190,7 @@ def _wait_until_served(transcript: Transcript, process: subprocess.Popen[str], l
 
 @contextmanager
 def _load(transcript: Transcript, found: running.Running, model: str, check: Check) -> Iterator[Load]:
-    load = Load([found.http_url, found.grpc_url], model, tiny_models.ASKED, check, longest_s=300)
+    load = Load([found.http_url, found.grpc_url], model, tiny_models.ASKED, check, longest_s=300, pause_s=0.01)
     with load:
         transcript.say(f"# 4 clients ask {model} all the time, 2 over HTTP and 2 over gRPC, and check every answer")
         yield load

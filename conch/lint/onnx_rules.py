@@ -41,7 +41,9 @@ class _Pair:
 
 
 def _type_name(tensor: Any) -> str:
-    return str(model_config_pb2.DataType.Name(tensor.data_type))
+    # protobuf lets through numbers that the enum does not have
+    known = model_config_pb2.DataType.DESCRIPTOR.values_by_number.get(tensor.data_type)
+    return known.name if known else str(tensor.data_type)
 
 
 def _model_type(tensor: OnnxTensor) -> str:

@@ -75,7 +75,8 @@ def image_formats(model: ModelFolder, context: Context) -> Iterator[Fault]:
     assert model.config is not None
     formats = model_config_pb2.ModelInput.Format
     for tensor in model.config.input:
-        if tensor.format != formats.Value("FORMAT_NONE") and len(tensor.dims) != 3:
+        # protobuf lets through numbers that the enum does not have
+        if tensor.format in (formats.Value("FORMAT_NCHW"), formats.Value("FORMAT_NHWC")) and len(tensor.dims) != 3:
             name = formats.Name(tensor.format)
             order = "[channels, height, width]" if name == "FORMAT_NCHW" else "[height, width, channels]"
             yield Fault(

@@ -185,6 +185,33 @@ def test_messages_that_make_little_sense(config: str) -> None:
     assert lint(around(config)).models >= 1
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        'input { name: "x" data_type: 77 dims: [ 1 ] }',
+        'output { name: "y" data_type: 77 dims: [ 3 ] }',
+        'input { name: "x" data_type: TYPE_FP32 format: 77 dims: [ 4 ] }',
+        "instance_group { kind: 77 }",
+        'batch_input { kind: 77 target_name: "x" data_type: 77 }',
+        "dynamic_batching { default_queue_policy { timeout_action: 77 } }",
+        "optimization { priority: 77 }",
+    ],
+)
+@pytest.mark.parametrize("backend", ["onnxruntime", "python", "pytorch"])
+def test_numbers_that_an_enum_does_not_have(field: str, backend: str) -> None:
+    config = f'backend: "{backend}" max_batch_size: 8\n{field}'
+    files: dict[str, bytes | str | None] = {
+        "m/1/model.onnx": VALID,
+        "m/1/model.pt": VALID,
+        "m/1/model.py": PYTHON_MODEL,
+    }
+    ensemble = """platform: "ensemble" max_batch_size: 8
+        input { name: "x" data_type: 77 dims: [ 4 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }
+        ensemble_scheduling { step { model_name: "m" model_version: -1
+          input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } } }"""
+    assert lint(files | {"m/config.pbtxt": config, "e/config.pbtxt": ensemble, "e/1": None}).models == 2
+
+
 def mutated(draw: st.DrawFn) -> bytes:
     """A valid ONNX file with bytes changed, or cut off."""
     data = bytearray(VALID)

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from conch.lint.model import VersionFolder, read_text
 
@@ -55,6 +56,8 @@ _MODULES_OF: dict[str, tuple[str, ...]] = {
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 # Far more than a model's code has; what lies beyond is not followed.
 _MOST_FILES = 500
+# What is remembered between files is bounded, in number and in size.
+_REMEMBERED_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,11 @@ def unresolved(version: VersionFolder, packages: Iterable[str], start: str) -> I
         if text is None:
             yield Unparsed(file, problem)
             continue
-        try:
-            tree = _parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            yield Unparsed(file, _reason(error))
+        imports = _read_imports(text, file)
+        if isinstance(imports, str):
+            yield Unparsed(file, imports)
             continue
-        for found in _imports(tree.body, file):
+        for found in imports:
             siblings = [f for f in _files_of(found.name, found.folder) if f in own]
             new = [f for f in siblings if f not in seen]
             seen.update(new)
@@ -117,10 +119,22 @@ def unresolved(version: VersionFolder, packages: Iterable[str], start: str) -> I
                 yield Import(top, file, found.line, found.in_function)
 
 
-def _parse(text: str) -> ast.Module:
-    with warnings.catch_warnings():  # of odd escapes in other people's strings
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
+def _read_imports(text: str, file: str) -> tuple[_Found, ...] | str:
+    """The imports of a source, or why it is none."""
+    read = _remembered if len(text) <= _REMEMBERED_CHARACTERS else _remembered.__wrapped__
+    return read(text, file.rpartition("/")[0])
+
+
+@lru_cache(maxsize=64)
+def _remembered(text: str, folder: str) -> tuple[_Found, ...] | str:
+    """As `_read_imports`, which meets the same sources many times: export copies them into each version."""
+    try:
+        with warnings.catch_warnings():  # of odd escapes in other people's strings
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return _reason(error)
+    return tuple(_imports(tree.body, folder))
 
 
 def _reason(error: BaseException) -> str:
@@ -144,9 +158,9 @@ class _Found:
     may_fail: bool
 
 
-def _imports(body: Iterable[ast.AST], file: str) -> Iterator[_Found]:
-    """The imports in statements, in the order of the lines; nesting is walked without recursion."""
-    folders = file.split("/")[:-1]
+def _imports(body: Iterable[ast.AST], here: str) -> Iterator[_Found]:
+    """The imports in the statements of a file in this folder, line by line; nesting is walked without recursion."""
+    folders = here.split("/") if here else []
     stack = [(node, False, False) for node in reversed(list(body))]
     while stack:
         node, inside, soft = stack.pop()

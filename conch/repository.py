@@ -108,7 +108,7 @@ class Repository:
         Raises: RepositoryError when the place cannot be made, or the disk fills up in the block.
         """
         try:
-            with self._locked():
+            with self._staging_locked():
                 self._sweep()
                 folder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=self.staging))
                 owner = _lock(folder)
@@ -137,11 +137,18 @@ class Repository:
             os.close(owner)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the repository's write lock; it goes with the process."""
+    def _staging_locked(self) -> Iterator[None]:
+        """Hold the staging folder, so that nobody sweeps away a stage that is just being made.
+
+        It is not the lock of a switch: what takes long is put together while somebody else's switch runs.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
-        with locks.repository(self.staging):
+        self.staging.mkdir(exist_ok=True)
+        descriptor = _lock(self.staging, wait=True)
+        try:
             yield
+        finally:
+            os.close(descriptor)
 
 
 class Stage:
@@ -213,11 +220,11 @@ class Stage:
         return journal.version
 
 
-def _lock(folder: Path) -> int:
-    """Lock a folder without waiting; the lock lives as long as the descriptor. Raises: BlockingIOError."""
+def _lock(folder: Path, *, wait: bool = False) -> int:
+    """Lock a folder; the lock lives as long as the descriptor. Raises: BlockingIOError when we do not wait for it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise

@@ -147,7 +147,8 @@ def _same_text(one: str, other: str) -> bool:
 def already_there(stage: Stage) -> int | None:
     """The version that serves, when the stage holds exactly that: the same files and the same configs.
 
-    Version policies may differ: they are the repository's business.
+    Version policies may differ: they are the repository's business. Ask after `recover`: what a killed run has left is
+    no version that serves.
     """
     stage.check()
     repository = stage.repository

@@ -107,6 +107,7 @@ def test_ensembles_that_use_each_other_are_listed(root: Path) -> None:
     add_versions(root, ["a"], config=step.replace("NAME", "b"))
     add_versions(root, ["b"], config=step.replace("NAME", "a"))
     assert {"a", "b"} <= {m.name for _, m in listing.in_order(look(root))}
+    assert [m.name for _, m in listing.in_order(look(root), ["a"])] == ["a", "b"]
 
 
 def test_show_tells_all_that_is_known(root: Path) -> None:

@@ -79,6 +79,10 @@ def test_a_text_without_a_last_newline_is_added_to() -> None:
     assert after(set_value("backend", "python"), 'name: "a"') == 'name: "a"\nbackend: "python"\n'
 
 
+def test_strings_side_by_side_are_one_value() -> None:
+    assert after(set_value("name", "b"), "name: 'a' \"b\" # both\n") == 'name: "b" # both\n'
+
+
 def test_an_empty_text_is_added_to() -> None:
     assert after(set_value("name", "a"), "") == 'name: "a"\n'
 

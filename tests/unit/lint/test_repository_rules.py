@@ -6,6 +6,7 @@ import pytest
 
 from conch.lint import LintOptions, check
 from conch.lint.fix import fix
+from conch.lint.model import VersionFolder
 from conch.manifest import Manifest, digest_files
 from tests.fakes.lint_repositories import ONNX_CONFIG, PYTHON_CONFIG, findings, found, onnx_model, python_model, write
 
@@ -263,3 +264,16 @@ def test_one_version_is_judged_by_itself(root: Path) -> None:
     write(model, {"2/model.onnx": b""})
     assert found(model / "1") == []
     assert found(model / "2") == ["R00"]
+
+
+def test_a_policy_does_not_keep_a_version_from_being_judged(root: Path) -> None:
+    model = onnx_model(root, config=ONNX_CONFIG + POLICY % "1", versions=("1", "2"))
+    assert found(model / "2") == []
+    write(model, {"2/model.onnx": b""})
+    assert found(model / "2") == ["R00"]
+
+
+def test_links_that_lead_upwards_are_followed_once(root: Path) -> None:
+    model = onnx_model(root)
+    (model / "1/up").symlink_to("..")
+    assert VersionFolder("1", model / "1").files == ("model.onnx", "up/config.pbtxt")

@@ -39,10 +39,13 @@ def version_before(repository: Repository, name: str) -> int:
     """
     now = serving_versions(repository).get(name)
     there = repository.versions(name)
-    history = [served.version for served in ledger.read(repository.root).history.get(name, ())]
+    history: list[int] = []
+    for served in ledger.read(repository.root).history.get(name, ()):
+        # Going back twice goes back further: a version that serves again takes away what came after it.
+        at = history.index(served.version) if served.version in history else len(history)
+        history[at:] = [served.version]
     if now in history:
-        # Going back twice goes back further: what came after the version that serves now does not count.
-        history = history[: len(history) - 1 - history[::-1].index(now)]
+        history = history[: history.index(now)]
     before = [v for v in history if v in there and v != now] or [v for v in there if now is None or v < now]
     if not before:
         raise RepositoryError(

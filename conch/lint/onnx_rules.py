@@ -47,11 +47,12 @@ def _type_name(tensor: Any) -> str:
 
 
 def _model_type(tensor: OnnxTensor) -> str:
-    """A tensor's type by its name in config.pbtxt; "" where Triton has none."""
+    """A tensor's type by its name in config.pbtxt; "" where Triton's onnxruntime backend has none (BF16 among them)."""
     try:
-        return from_onnx_type(tensor.elem_type).config if tensor.kind == "tensor" else ""
+        due = from_onnx_type(tensor.elem_type) if tensor.kind == "tensor" else None
     except SignatureError:
         return ""
+    return due.config if due is not None and due.wire != "BF16" else ""
 
 
 def _sizes(tensor: OnnxTensor) -> tuple[int, ...] | None:

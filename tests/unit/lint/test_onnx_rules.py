@@ -54,6 +54,7 @@ FOR_A_PERSON = [
     ("R12", SINGLE + input_of(dims="-1, 4"), X, Y),
     ("R13", BATCHED + INPUT + output_of(name="quite_another"), X, {**Y, "z": (FLOAT, ["batch", 3])}),
     ("R13", BATCHED + INPUT + OUTPUT, {**X, "mask": (INT64, ["batch", 4])}, Y),
+    ("R13", BATCHED + INPUT + OUTPUT, {"x": (BFLOAT16, ["batch", 4])}, Y),
     ("R13", BATCHED + INPUT + OUTPUT, {"x": (BFLOAT16 + 1, ["batch", 4])}, Y),
 ]
 

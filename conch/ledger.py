@@ -57,7 +57,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Held:
-    """A version serves because somebody chose it; ``policy`` is the config's version_policy before, "" for none."""
+    """A version serves because somebody chose it.
+
+    ``policy`` is what the config said before, as it stands there: `version_policy { ... }`, or "" for nothing.
+    """
 
     version: int
     policy: str

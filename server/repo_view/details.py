@@ -82,12 +82,13 @@ def _step(view: RepositoryView, step: Any) -> str:
 VERSION_COLUMNS = ("Version", "State", "Size", "Created", "Source", "Largest difference", "Signed")
 
 
-def version_row(model: ModelView, version: VersionView) -> tuple[str, ...]:
-    """One line of the table of versions."""
+def version_row(view: RepositoryView, model: ModelView, version: VersionView) -> tuple[str, ...]:
+    """One line of the table of versions; the size is that of all parts of a pipeline."""
+    size_bytes = sum(v.size_bytes for m in view.parts(model.name) for v in m.versions if v.version == version.version)
     return (
         str(version.version),
         _version_state(model, version),
-        wording.size(version.size_bytes),
+        wording.size(size_bytes),
         wording.minute(version.created_at),
         version.source or wording.NOTHING,
         _parity_in_short(version.manifest),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from conch.ledger import Alias
@@ -91,6 +91,18 @@ def remarks(view: RepositoryView) -> Iterator[str]:
             if view.live and version.loads and version.state != "READY":
                 reason = version.reason or "the server has not loaded it"
                 yield f"{model.name} {version.version} should serve and does not: {reason}"
+    yield from stranded(view)
+
+
+def stranded(view: RepositoryView, names: Iterable[str] | None = None) -> Iterator[str]:
+    """Aliases of models (of all, if not named) that lead to a version which is not served, a sentence each."""
+    for name in view.ledger.aliases if names is None else names:
+        for alias_name, alias in sorted(view.ledger.aliases.get(name, {}).items()):
+            asked = view.models.get(alias.model)
+            found = [v for v in asked.versions if v.version == alias.version] if asked else []
+            if not any(v.state == "READY" if view.live else v.loads for v in found):
+                move = f"conch repo alias {name}@{alias_name} VERSION"
+                yield f"{name}@{alias_name} leads to version {alias.version}, which is not served: move it ({move})"
 
 
 def document(view: RepositoryView, names: Sequence[str] = ()) -> dict[str, Any]:

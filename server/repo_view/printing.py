@@ -41,7 +41,7 @@ def print_model(view: RepositoryView, model: ModelView, version: VersionView | N
     print_facts(details.facts(view, model))
     if model.versions:
         console.print()
-        print_table(details.VERSION_COLUMNS, [details.version_row(model, v) for v in reversed(model.versions)])
+        print_table(details.VERSION_COLUMNS, [details.version_row(view, model, v) for v in reversed(model.versions)])
     if model.history:
         console.print()
         lines = list(reversed(model.history))[:_SHOWN_HISTORY]

@@ -11,7 +11,7 @@ from conch.ledger import Alias, Held, Ledger, Served
 LEDGER = Ledger(
     aliases={"spam": {"stable": Alias("spam", 3)}, "digits": {"canary": Alias("digits.v4", 4, weight=0.1)}},
     history={"spam": (Served(2, "2026-01-02T03:04:05+00:00", "publish"), Served(3, "2026-01-03T03:04:05+00:00", "한"))},
-    held={"spam": Held(3, "latest { num_versions: 2 }")},
+    held={"spam": Held(3, "version_policy { latest { num_versions: 2 } }")},
 )
 
 

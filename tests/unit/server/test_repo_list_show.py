@@ -17,7 +17,7 @@ from tests.fakes.written_versions import add_pipeline, add_side_model, add_versi
 LEDGER = Ledger(
     {"spam": {"stable": Alias("spam", 2)}, "digits": {"canary": Alias("digits.v2", 2, 0.1)}},
     {"spam": (Served(1, "2026-01-02T03:04:05+00:00", "export"), Served(2, "2026-01-03T03:04:05+00:00", "publish"))},
-    {"spam": Held(2, "latest { num_versions: 2 }")},
+    {"spam": Held(2, "version_policy { latest { num_versions: 2 } }")},
 )
 
 
@@ -70,7 +70,7 @@ def test_the_list_for_programs_tells_all(root: Path) -> None:
     document = json.loads(out)
     spam = next(m for m in document["models"] if m["name"] == "spam")
     assert spam["serves"] == spam["serves_by_files"] == 2
-    assert spam["held"] == {"version": 2, "policy": "latest { num_versions: 2 }"}
+    assert spam["held"] == {"version": 2, "policy": "version_policy { latest { num_versions: 2 } }"}
     assert spam["aliases"] == {"stable": {"model": "spam", "version": 2, "weight": 0.0}}
     assert [(v["version"], v["loads"]) for v in spam["versions"]] == [(1, False), (2, True)]
     assert document["server"] is None
@@ -98,6 +98,27 @@ def test_what_is_wrong_is_said_below_the_list(root: Path) -> None:
     assert "empty: it has no version" in err
 
 
+def test_an_alias_that_leads_nowhere_is_said(root: Path) -> None:
+    assert list(listing.stranded(look(root))) == []
+    add_versions(root, ["spam"])
+    ledger.update(root, lambda now: now.with_alias("digits", "gone", Alias("digits.v9", 9)))
+    assert [s.partition(",")[0] for s in listing.stranded(look(root))] == [
+        "digits@gone leads to version 9",
+        "spam@stable leads to version 2",
+    ]
+    assert [s.partition(",")[0] for s in listing.stranded(look(root), ["spam"])] == ["spam@stable leads to version 2"]
+    ready = LiveStates("http://x", (ModelState("spam", "2", "READY", ""),))
+    assert list(listing.stranded(look(root, ready), ["spam"])) == []
+
+
+def test_the_size_of_a_pipelines_version_is_of_all_its_parts(root: Path) -> None:
+    view = look(root)
+    model = view.model("digits")
+    row = details.version_row(view, model, model.versions[0])
+    assert row[2] == wording.size(sum(m.versions[0].size_bytes for m in view.parts("digits")))
+    assert row[2] != wording.size(model.versions[0].size_bytes)
+
+
 def test_an_empty_repository_is_said_to_be(tmp_path: Path) -> None:
     assert "holds no model" in run(list_models, tmp_path)[1]
 
@@ -117,7 +138,7 @@ def test_show_tells_all_that_is_known(root: Path) -> None:
     expected = [
         "spam: model, serves version 2 (by the files)",
         "Inputs x FP32 [batch, 1]",
-        "Held at version 2 until the next publish or promote; before: latest { num_versions: 2 }",
+        "Held at version 2 until the next publish or promote; before: version_policy { latest { num_versions: 2 } }",
         "@stable version 2",
         "1e-07 (of 0.0001)",
         "2026-01-03 03:04 2 publish",

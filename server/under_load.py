@@ -208,6 +208,10 @@ class Load:
         everyone = set(range(len(self._threads)))
         return self._wait(lambda: everyone == {c for c, a in self._last().items() if a.version == version}, timeout_s)
 
+    def wait_for_any(self, version: str, timeout_s: float = 30.0) -> bool:
+        """Wait until some client has just been answered by this version; False when the time is over first."""
+        return self._wait(lambda: bool(self._asked) and self._asked[-1].version == version, timeout_s)
+
     def report(self) -> LoadReport:
         """What was asked until now."""
         with self._changed:

@@ -15,7 +15,8 @@ SOURCES = ROOT / "python_backends"
 FOLDERS = sorted(path.parent.name for path in SOURCES.glob("*/model.py"))
 LOGIC = sorted(path.relative_to(SOURCES) for path in SOURCES.glob("*/*.py") if path.name != "model.py")
 LINKS = [path for path in LOGIC if (SOURCES / path).is_symlink()]
-PARTS = [path for path in LOGIC if path.name.endswith("_part.py") and path not in LINKS and path.parts[0] != "shared"]
+OWN = [path for path in LOGIC if path not in LINKS]
+PARTS = [path for path in OWN if path.name.endswith("_part.py") and path.parts[0] != "shared"]
 # The package that brings a module of another name.
 PACKAGES = {"PIL": "pillow", "yaml": "pyyaml"}
 # Used where they are, by a function of a linked file that nothing here calls.
@@ -57,14 +58,14 @@ def test_the_image_installs_what_the_folders_require() -> None:
     assert lines(ROOT / "server" / "image" / "requirements.txt") == required
 
 
-@pytest.mark.parametrize("path", LOGIC, ids=str)
+@pytest.mark.parametrize("path", OWN, ids=str)
 def test_no_installed_package_has_the_name_of_a_logic_file(path: Path) -> None:
     assert importlib.util.find_spec(path.stem) is None, "inside Triton the installed package would win"
     assert not (ROOT / path.stem).exists()
 
 
 def test_logic_files_differ_in_name() -> None:
-    names = [path.name for path in LOGIC if path not in LINKS]
+    names = [path.name for path in OWN]
     assert len(set(names)) == len(names)
 
 

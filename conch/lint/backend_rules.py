@@ -195,7 +195,7 @@ def json_override(roots: Sequence[RootFolder], context: Context) -> Iterator[Fau
     """The config of a load call is JSON, and writes parameters otherwise than config.pbtxt does.
 
     There, they are one object: `"parameters": {"key": {"string_value": "value"}}`, and so are input_map, output_map and
-    the like; a list of key and value is refused, or read as nothing. Looked for in *.json beside config.pbtxt, in its
+    the like; a list of key and value, or a bare string, is refused. Looked for in *.json beside config.pbtxt, in its
     `configs` folder and in the root, if it has the fields of a config and no others.
     """
     for root in roots:

@@ -17,6 +17,7 @@ COMMANDS = {
     "rollback": LazyCommand(_ROLLOUT, "rollback", "Go back to a version that served before."),
     "promote": LazyCommand(_ROLLOUT, "promote", "Let a version serve that is there already."),
     "watch": LazyCommand(_ROLLOUT, "watch", "Publish what arrives in a folder."),
+    "recover": LazyCommand(_ROLLOUT, "recover", "Finish or take back what a killed command left."),
     "alias": LazyCommand(_VIEW, "alias", "Name versions, and give them a share of the traffic."),
     "prune": LazyCommand(_VIEW, "prune", "Remove old versions, never what is needed."),
     "keygen": LazyCommand(_SIGNING, "keygen", "Make a pair of keys to sign versions with."),

@@ -61,11 +61,9 @@ def promote(root: Path, text: str, version: int | None, server: Server) -> Switc
     """Let a version serve that is there: the latest, number N, or a canary. Raises: RepositoryError, ServerError."""
     repository = Repository(root)
     name = text.partition("@")[0]
-    repository.model_path(name)
     with connected(repository, server) as live, changing(repository, name, "promotion"):
         recover(repository, live)
         check = verify.of_versions(live, repository, dict(server.headers))
-        chosen = version if version is not None else repository.latest(name)
         if ledger.is_alias(text):
             alias = ledger.resolve(ledger.read(repository.root), text)
             if version not in (None, alias.version):
@@ -75,7 +73,8 @@ def promote(root: Path, text: str, version: int | None, server: Server) -> Switc
             if alias.model != name:
                 with _parked(repository, text, alias):
                     return switch.complete(repository, name, alias.version, live, verify=check)
-            chosen = alias.version
+            version = alias.version
+        chosen = version if version is not None else repository.latest(name)
         repository.version_path(name, chosen)
         return activate(repository, name, chosen, live, check, by="promote")
 

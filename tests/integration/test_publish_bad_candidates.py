@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 from clients import Client
+from conch import ledger
 from conch.errors import ConchError
 from conch.manifest import Golden, Manifest, digest_files
 from conch.repository import Repository
 from server.embedded import EmbeddedServer
 from server.options import ServerOptions
+from server.repo_view.aliasing import remove_alias
 from server.repo_view.live_states import Server
+from server.rollout.going_back import promote
 from server.rollout.publish import PublishError, PublishOptions, run
 from server.running import announce
 
@@ -224,7 +227,7 @@ def test_what_answers_wrongly_on_the_live_server_alone_is_taken_back(
 ) -> None:
     """Right in the trial, and wrong where it serves; so it serves for a moment, and is not `tiny`."""
     write_python_model(tmp_path / "first", "moved", added=1)
-    run(tmp_path / "first" / "moved", live.options())
+    run(tmp_path / "first" / "moved", live.options(trial=False))
     source = ANSWER.replace("INITIALIZE", 'self.far = "trial" not in args["model_repository"]').replace(
         "ANSWER", PASS.replace("v + 1", "v + (50 if self.far else 1)")
     )
@@ -271,15 +274,19 @@ def test_a_dry_run_changes_nothing(live: Live, tmp_path: Path, write_python_mode
     assert set(live.answers) == {2.0}
 
 
-def test_a_version_beside_what_serves_and_gone_again(live: Live, tmp_path: Path, write_python_model: Any) -> None:
-    from server.repo_view.aliasing import remove_alias
-
+def test_a_version_beside_what_serves_is_taken_away_or_promoted(
+    live: Live, tmp_path: Path, write_python_model: Any
+) -> None:
     write_python_model(tmp_path / "in", "tiny", added=5)
-    done = run(tmp_path / "in" / "tiny", live.options(alias="canary"))
+    done = run(tmp_path / "in" / "tiny", live.options(alias="canary", trial=False))
     assert (done.outcome, done.served_as) == ("beside", "tiny.v2")
-    assert live.ask("tiny.v2") == 6.0
-    assert live.ask("tiny") == 2.0
+    assert (live.ask("tiny.v2"), live.ask("tiny")) == (6.0, 2.0)
     remove_alias(live.root, "tiny@canary", Server())
     assert not (live.root / "tiny.v2").exists()
     assert live.failures == []
     assert set(live.answers) == {2.0}
+
+    run(tmp_path / "in" / "tiny", live.options(alias="canary", as_name="new", trial=False))
+    assert promote(live.root, "new@canary", None, Server()).version == 1
+    assert live.ask("new") == 6.0
+    assert ledger.read(live.root).aliases == {}

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from server.running import find_running
+
 pytestmark = pytest.mark.integration
 
 CONCH = [str(Path(sys.executable).parent / "conch")]
@@ -105,8 +107,13 @@ def test_it_says_where_and_what_and_stops_cleanly(
     serving.wait_for("Ctrl-C stops it")
     pid = serving.tritonserver()
     assert serving.left_over()
+    found = find_running(tmp_path / "repository")
+    assert found is not None
+    assert (found.pid, found.control) == (serving.process.pid, "poll")
+    assert f"gRPC     {found.grpc_url}" in serving.text
     serving.process.send_signal(number)
     assert serving.exit_code() == 0
+    assert find_running(tmp_path / "repository") is None
     assert serving.text.rstrip().endswith("stopped")
     assert "Traceback" not in serving.text
     assert not Path(f"/proc/{pid}").exists()

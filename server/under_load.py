@@ -97,9 +97,9 @@ class LoadReport:
         """The versions that one client met, in order, each run of one version once: 1, 2, 1 for a rollback."""
         return tuple(version for version, _ in itertools.groupby(a.version for a in self.asked if a.client == client))
 
-    def during(self, window: Window) -> LoadReport:
-        """The requests that met one update."""
-        return LoadReport(tuple(a for a in self.asked if _meets(a, window)), (window,))
+    def during(self, *windows: Window) -> LoadReport:
+        """The requests that met one of these updates."""
+        return LoadReport(tuple(a for a in self.asked if any(_meets(a, window) for window in windows)), windows)
 
     def steady(self) -> LoadReport:
         """The requests that met no update."""

@@ -213,7 +213,7 @@ def _print_figures(title: str, report: LoadReport) -> None:
     spans = [("steady", report.steady()), *((window.what, report.during(window)) for window in report.updates)]
     rows = [
         (what, span.requests, span.failed, span.mixed, *(round(span.quantile_ms(q), 1) for q in (0.5, 0.99, 1.0)))
-        for what, span in [*spans, ("all", report)]
+        for what, span in [*spans, ("all updates", report.during(*report.updates)), ("all", report)]
     ]
     print_table(("while", "requests", "failed", "mixed", "p50 ms", "p99 ms", "longest ms"), rows, title=title)
 

@@ -61,7 +61,7 @@ def test_updates_under_load_lose_nothing(folder: Path) -> None:
     assert len(re.findall(r"\d requests, 0 failed, 0 mixed", shown)) == 2, shown
     assert "$ conch repo rollback reviews" in shown
     figures = [line for line in shown.splitlines() if line.startswith(("publish", "rollback", "steady", "all"))]
-    assert len(figures) == 6 + 3, shown
+    assert len(figures) == 7 + 4, shown
 
 
 def test_ctrl_c_ends_all_that_it_started(folder: Path) -> None:

@@ -89,7 +89,7 @@ def refuse_during_an_update(repository: Repository) -> None:
         raise RepositoryError(
             f"an update of {open_.name} to version {open_.version} was interrupted and is not finished",
             where=repository.staging / journal.JOURNAL_FILE,
-            fix="run that command again: it finishes the update, or takes it back",
+            fix="run `conch repo recover`, or that command again: it is finished then, or taken back",
         )
 
 

@@ -247,6 +247,7 @@ def test_a_step_that_maps_nothing(tmp_path: Path) -> None:
 
 
 def test_a_member_in_a_namespace_of_its_own_is_not_looked_for(tmp_path: Path) -> None:
+    python_model(tmp_path, "one", MODEL.replace("[ 4 ]", "[ 5 ]"))  # another model of that name
     ensemble(tmp_path, step("one", "x", "y").replace("model_version", 'model_namespace: "other" model_version'))
     assert found(tmp_path) == []
 
@@ -287,6 +288,11 @@ def test_pins_that_do_not_hold(tmp_path: Path, number: int, versions: str, polic
     finding = only(tmp_path)
     assert (finding.rule, finding.severity, finding.place) == ("R29", severity, "step[one].model_version")
     assert "model_version: -1" in finding.fix
+
+
+def test_a_step_without_a_version_is_told_what_that_means(tmp_path: Path) -> None:
+    pinned(tmp_path, 0, "1")
+    assert "stands for version 0" in only(tmp_path).message
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,14 @@ def preferred_sizes(model: ModelFolder, context: Context) -> Iterator[Fault]:
 
     Batches grow to what waits, up to max_batch_size, without being told. Only a TensorRT engine with a profile for a
     certain size runs faster at it. Take the sizes out.
+
+    In the Python backend without a delay they hold nothing back, and say how many requests go to a process in one trip.
     """
     config = model.config
     assert config is not None
     for place, sizes in _preferred(config):
         pointless = place.startswith("dynamic") and model.backend in _ANY_SIZE_IS_FINE and not _runs_tensorrt(config)
+        pointless = pointless and not _limits_a_trip(model, config)
         remove = EditConfig(f"takes {place} out", _without_preferred)
         over = [n for n in sizes if n > config.max_batch_size or n < 1]
         if over and not _completed_by_triton(model, config):
@@ -72,6 +75,14 @@ def preferred_sizes(model: ModelFolder, context: Context) -> Iterator[Fault]:
                 severity="warning",
                 mend=remove,
             )
+
+
+def _limits_a_trip(model: ModelFolder, config: ModelConfigMessage) -> bool:
+    """Whether preferred sizes bound what goes to a Python process at a time: Triton waits for no size without a delay.
+
+    Source: https://github.com/triton-inference-server/core/blob/main/src/dynamic_batch_scheduler.cc (GetDynamicBatch)
+    """
+    return model.backend == "python" and config.dynamic_batching.max_queue_delay_microseconds == 0
 
 
 def _preferred(config: ModelConfigMessage) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -68,6 +68,13 @@ def test_preferred_sizes_of_tensorrt(tmp_path: Path, sizes: str, rules: list[str
     assert "4" in (tmp_path / "m/config.pbtxt").read_text()
 
 
+@pytest.mark.parametrize(("delay", "rules"), [("", []), ("max_queue_delay_microseconds: 100 ", ["R19"])])
+def test_preferred_sizes_of_a_python_model_bound_a_trip(tmp_path: Path, delay: str, rules: list[str]) -> None:
+    batching = BATCHING.replace("SIZES", "4").replace("{ ", "{ " + delay)
+    python_model(tmp_path, config=PYTHON_CONFIG + batching)
+    assert found(tmp_path) == rules
+
+
 def test_preferred_sizes_of_sequences(tmp_path: Path) -> None:
     sequence = "sequence_batching { oldest { preferred_batch_size: [ SIZES ] } }\n"
     tensorrt_model(tmp_path, sequence.replace("SIZES", "4, 9"))

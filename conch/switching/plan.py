@@ -47,7 +47,7 @@ def look(repository: Repository, name: str, taker: Taker) -> Live:
     """A model as it is now. What a server has loaded serves, else what the config allows. Raises: ConfigError."""
     path = repository.root / name
     text = files.read_config_text(path)
-    config = parse(text, path / CONFIG_FILE) if text else ModelConfig(name=name)
+    config = parse(text, path / CONFIG_FILE) if text else ModelConfig()
     versions = tuple(files.versions_in(path))
     loaded = tuple(v for v in taker.served(name) if v in versions)
     return Live(name, path, text, config, versions, loaded or selected_versions(config, versions), bool(loaded))
@@ -74,7 +74,12 @@ def publish(
     by: str = "",
 ) -> Journal:
     """The switch that makes staged models live, the public one named last. Raises: RepositoryError, ConfigError."""
+    texts = {n: (staged / n / CONFIG_FILE).read_text(encoding="utf-8") for n in names}
+    configs = {n: parse(text, staged / n / CONFIG_FILE) for n, text in texts.items()}
     number = version or next_version(repository, names)
+    if version is None and any(config.response_cache.enable for config in configs.values()):
+        # Triton may still hold answers of a version that was taken back: its number is not used again.
+        number = max([number, *(1 + v for n in names for v in taker.known(n))])
     holds = ledger.read(repository.root).held
     lives = {name: look(repository, name, taker) for name in names}
     parts, after = [], {}
@@ -83,12 +88,10 @@ def publish(
             raise RepositoryError(
                 f"model {name} has a version {number} already", where=live.path, fix="leave the number to conch"
             )
-        text = (staged / name / CONFIG_FILE).read_text(encoding="utf-8")
-        config = parse(text, staged / name / CONFIG_FILE)
-        after[name] = _own_policy(config, live, holds.get(name), keep_loaded)
+        after[name] = _own_policy(configs[name], live, holds.get(name), keep_loaded)
         _check_serves(after[name], live, number)
         beside = _beside(staged / name, live.path)
-        parts.append(_part(live, after[name], text, number, added=True, beside=beside))
+        parts.append(_part(live, after[name], texts[name], number, added=True, beside=beside))
     public = names[-1]
     route = journal.PLAIN
     if lives[public].serves and _uses(after[public], lives) and any(lives[n].serves for n in names[:-1]):

@@ -246,6 +246,9 @@ class Switch:
         except ConchError as error:
             failure = error
             Switch(self.plan, self.root, self.staging, NoServer())._undo()
+            with contextlib.suppress(ConchError):  # perhaps it had never left what lies there again
+                self._take(*(p.name for p in self.plan.parts if p.loaded))
+                failure = None
         if failure is not None:
             raise failure
         journal.clear(self.staging)
@@ -281,6 +284,7 @@ class Switch:
             return
         if part.loaded:
             self._take(part.name)
+            self.taker.drain(part.name)
         else:
             self.taker.remove(part.name)
 

@@ -26,6 +26,9 @@ class Taker(Protocol):
     def served(self, name: str) -> list[int]:
         """The versions of a model that are READY, lowest first; none where nothing is loaded."""
 
+    def known(self, name: str) -> list[int]:
+        """The versions of a model that the server knows of, whatever became of them."""
+
     def loaded_models(self) -> list[str]:
         """Every model with a READY version."""
 
@@ -51,6 +54,10 @@ class NoServer:
 
     def served(self, name: str) -> list[int]:
         """Nothing is served."""
+        return []
+
+    def known(self, name: str) -> list[int]:
+        """Nothing is known."""
         return []
 
     def loaded_models(self) -> list[str]:

@@ -78,6 +78,10 @@ class _Server(ABC):
         """The READY versions of a model, lowest first. Raises: ServerUnavailable, ServerError."""
         return _ready(self.control.index(), name)
 
+    def known(self, name: str) -> list[int]:
+        """The versions of a model in the server's index, loaded or not. Raises: ServerUnavailable, ServerError."""
+        return sorted(int(r.version) for r in self.control.index() if r.name == name and r.version.isdigit())
+
     def loaded_models(self) -> list[str]:
         """Every model with a READY version. Raises: ServerUnavailable, ServerError."""
         return sorted({row.name for row in self.control.index() if row.state == "READY"})

@@ -124,6 +124,7 @@ def test_signed_and_verified(source: Path, options: PublishOptions, tmp_path: Pa
     signing.verify(options.repository / "tiny" / "1", public)
     done = run(source, replace(options, as_name="other"))
     assert any("no longer signed" in warning for warning in done.warnings)
+    assert not (options.repository / "other" / "1" / "manifest.sig").exists()
     run(source, replace(options, as_name="third", sign_key=key))
     signing.verify(options.repository / "third" / "1", public)
 
@@ -171,6 +172,12 @@ def test_going_back_twice_goes_back_further(three: Repository) -> None:
     assert serves(three) == [2]
     assert going_back.roll_back(three.root, "tiny", None, NONE).version == 1
     assert serves(three) == [1]
+
+
+def test_going_back_is_to_what_served_before_not_to_the_next_lower(three: Repository) -> None:
+    going_back.roll_back(three.root, "tiny", 1, NONE)
+    going_back.promote(three.root, "tiny", 3, NONE)
+    assert going_back.roll_back(three.root, "tiny", None, NONE).version == 1
 
 
 def test_the_latest_is_promoted_and_held_no_longer(three: Repository) -> None:

@@ -69,6 +69,7 @@ def test_only_served_versions_are_held_to_the_target(tmp_path: Path) -> None:
     [
         ("weights.bin", "is missing"),
         ("../weights.bin", "lies outside"),
+        ("..", "lies outside"),
         ("sub/../../weights.bin", "lies outside"),
         ("/weights.bin", "lies outside"),
         ("", "has no location"),
@@ -295,6 +296,7 @@ def test_imports_that_nothing_brings(tmp_path: Path, code: str, module: str, pla
         ),
         ("import huggingface_hub", ("huggingface-hub[cli]==0.20; python_version > '3.8'",)),
         ("try:\n    import tokenizers\nexcept ImportError:\n    tokenizers = None", ()),
+        ("try:\n    import json\nexcept ImportError:\n    import simplejson as json", ()),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", ()),
         ("import typing\nif typing.TYPE_CHECKING:\n    import torch", ()),
     ],
@@ -308,7 +310,8 @@ SIBLINGS: dict[str, bytes | str | None] = {
     "steps.py": "import parts.deep.end",
     "parts/__init__.py": "from . import first",
     "parts/first.py": "from .second import work",
-    "parts/second.py": "work = 1",
+    "parts/second.py": "from ..parts.third import lost\nwork = 1",
+    "parts/third.py": "import lost_too",
     "parts/deep/end.py": "import lost",
     "unused.py": "import never_asked_for",
     "native.cpython-310-x86_64-linux-gnu.so": b"",
@@ -318,9 +321,9 @@ SIBLINGS: dict[str, bytes | str | None] = {
 
 def test_imports_are_followed_through_the_version_folder(tmp_path: Path) -> None:
     imported(tmp_path, "import steps, native", files=SIBLINGS)
-    finding = only(tmp_path)
-    assert finding.file == str(tmp_path / "m/1/parts/deep/end.py")
-    assert "lost" in finding.message
+    lost = {Path(f.file).relative_to(tmp_path / "m/1").as_posix(): f.message for f in findings(tmp_path)}
+    assert lost.keys() == {"parts/deep/end.py", "parts/third.py"}
+    assert lost["parts/third.py"].startswith("lost_too ")
 
 
 def test_a_name_in_a_package_may_be_a_module(tmp_path: Path) -> None:
@@ -328,6 +331,11 @@ def test_a_name_in_a_package_may_be_a_module(tmp_path: Path) -> None:
         tmp_path, "from parts import bad, fine", files={"parts/__init__.py": "fine = 1", "parts/bad.py": "import lost"}
     )
     assert only(tmp_path).file == str(tmp_path / "m/1/parts/bad.py")
+
+
+def test_a_package_is_named_once(tmp_path: Path) -> None:
+    imported(tmp_path, "import lost\nimport lost.more\ndef late():\n    import lost")
+    assert only(tmp_path).place == "line 1"
 
 
 def test_a_folder_of_data_is_no_module(tmp_path: Path) -> None:
@@ -341,12 +349,14 @@ def test_without_a_manifest_it_is_a_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "rules"), [("# torch\n--extra-index-url x\ntorch>=2 # fast", []), ("numpy", ["R38"])]
+    ("lines", "rules"), [("# it\n--extra-index-url x\ntorch>=2 # fast", []), ("-r x\nnumpy", ["R38"])]
 )
 def test_requirements_beside_the_code_count(tmp_path: Path, lines: str, rules: list[str]) -> None:
     folder = python_model(tmp_path, model="import torch\n" + PYTHON_MODEL)
     write(folder, {"1/requirements.txt": lines})
-    assert [f.rule for f in findings(tmp_path) if f.severity == "warning"] == rules
+    warnings = [f for f in findings(tmp_path) if f.severity == "warning"]
+    assert [f.rule for f in warnings] == rules
+    assert all("(packages: numpy)" in f.expected for f in warnings)
 
 
 def test_an_environment_of_its_own_brings_what_it_has(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Rules R00 to R09: what Triton makes of the files and folders themselves."""
+"""Rules R00 to R09: what Triton makes of the files and folders themselves.
+
+Tried on tritonserver 2.51: names of versions, links to nothing, folders that are no models, policies.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from shlex import quote
 
 from conch.errors import ConchError
 from conch.lint.context import Context
-from conch.lint.finding import EditConfig, Fault, Rename
+from conch.lint.finding import EditConfig, Fault, Rename, Severity
 from conch.lint.model import LARGEST_VERSION, Entry, ModelFolder, RootFolder, VersionFolder
 from conch.lint.rules import repository_rule, rule
 from conch.lint.switched_off import comment_faults
@@ -48,22 +51,25 @@ def readable(model: ModelFolder, context: Context) -> Iterator[Fault]:
             expected="protobuf text of Triton's ModelConfig",
             fix="mend the line named above; fields are listed in Triton's model_config.proto",
         )
-    entries = [*model.entries, *(e for v in model.served for e in v.entries)]
-    for entry in entries:
+    for entry in model.entries:
         if entry.broken:
-            yield _broken_link(entry)
+            yield _broken_link(entry, "a link leads to nothing: Triton cannot look at it, and does not load the model")
+    for entry in (e for v in model.served for e in v.entries):
+        if entry.broken:
+            yield _broken_link(entry, "a link leads to nothing: whatever needs it fails", severity="warning")
     if model.config is not None:
         for version in model.served:
             yield from _model_file(model, version)
 
 
-def _broken_link(entry: Entry) -> Fault:
+def _broken_link(entry: Entry, message: str, severity: Severity | None = None) -> Fault:
     return Fault(
-        "a link leads to nothing: Triton fails when it looks at it",
+        message,
         got=f"{entry.name} -> {_link_target(entry.path)}",
         expected="a file or folder that is there",
         fix=f"rm {quote(str(entry.path))}",
         file=entry.path,
+        severity=severity,
     )
 
 
@@ -105,8 +111,9 @@ def _model_file(model: ModelFolder, version: VersionFolder) -> Iterator[Fault]:
 
 @rule("R01", "error", "a folder that Triton takes for a version is not named as one", needs_config=False)
 def version_names(model: ModelFolder, context: Context) -> Iterator[Fault]:
-    """Triton reads the number that a folder's name begins with: it serves `3.tmp` or `3_old` as version 3.
+    """Triton reads the number that a folder's name begins with: it takes `3.tmp` or `3_old` for version 3.
 
+    It then looks for a folder `3`, and the model does not load; or `3` is there too, half a copy beside the whole.
     Version folders are named 1, 2, 3 ...: digits, the first not 0. Put versions together outside of the repository
     and rename them into it; keep old ones elsewhere.
     """
@@ -197,7 +204,7 @@ def only_models(roots: Sequence[RootFolder], context: Context) -> Iterator[Fault
         models = {m.name for m in root.models}
         for entry in root.entries:
             if entry.broken:
-                yield _broken_link(entry)
+                yield _broken_link(entry, "a link leads to nothing: Triton gives up on the whole repository")
             elif entry.is_folder and entry.name not in models:
                 yield Fault(
                     "Triton tries this folder as a model",

@@ -73,6 +73,10 @@ def broken_link(root: Path) -> None:
     (onnx_model(root) / "labels.txt").symlink_to("nowhere")
 
 
+def broken_link_in_version(root: Path) -> None:
+    (python_model(root) / "1/labels.txt").symlink_to("nowhere")
+
+
 def linked_loop(root: Path) -> None:
     (onnx_model(root) / "loop").symlink_to("loop")
 
@@ -89,6 +93,7 @@ BROKEN: dict[str, list[Callable[[Path], object]]] = {
         garbage_file,
         lfs_pointer,
         broken_link,
+        broken_link_in_version,
         linked_loop,
     ],
     "R01": [

@@ -139,7 +139,8 @@ def origin(repositories: Sequence[Path], row: ModelState) -> str:
 def describe_source(source: Mapping[str, Any]) -> str:
     """A manifest's source in a few words: its kind, and the name or path that it was known by."""
     kind = str(source.get("kind", "an unknown source"))
-    known_as = next((str(source[key]) for key in ("model", "factory", "path", "estimator", "file") if source.get(key)), "")
+    names = ("model", "factory", "path", "estimator", "file")
+    known_as = next((str(source[key]) for key in names if source.get(key)), "")
     return f"{kind} {known_as}".strip()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from conch.lint.model import ModelFolder, RootFolder
+from conch.model_config import ModelConfigMessage
 from conch.releases import DEFAULT_TARGET, Release, release
 
 
@@ -29,7 +30,15 @@ class Context:
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
 
     @cached_property
-    def members(self) -> frozenset[str]:
+    def used_by(self) -> Mapping[str, tuple[ModelConfigMessage, ...]]:
+        """The configs of the ensembles that have a model as a step, by the model's name."""
+        found: dict[str, list[ModelConfigMessage]] = {}
+        for config in (m.config for m in self.models.values() if m.is_ensemble):
+            for name in {step.model_name for step in config.ensemble_scheduling.step} if config is not None else ():
+                found.setdefault(name, []).append(config)
+        return {name: tuple(configs) for name, configs in found.items()}
+
+    @property
+    def members(self) -> Collection[str]:
         """The models that are steps of an ensemble: clients do not ask them."""
-        configs = (m.config for m in self.models.values() if m.is_ensemble)
-        return frozenset(step.model_name for c in configs if c is not None for step in c.ensemble_scheduling.step)
+        return self.used_by.keys()

@@ -175,11 +175,10 @@ def _padded_before(name: str, tensor: str, context: Context) -> bool:
 
 def _feeders(name: str, tensor: str, context: Context) -> Iterator[tuple[ModelConfigMessage, str]]:
     """The ensembles in which the model's tensor is read, and the name it has there."""
-    for other in context.models.values():
-        if other.config is not None:
-            for step in other.config.ensemble_scheduling.step:
-                if step.model_name == name and tensor in step.input_map:
-                    yield other.config, step.input_map[tensor]
+    for ensemble in context.used_by.get(name, ()):
+        for step in ensemble.ensemble_scheduling.step:
+            if step.model_name == name and tensor in step.input_map:
+                yield ensemble, step.input_map[tensor]
 
 
 def _pads(ensemble: ModelConfigMessage, tensor: str, context: Context) -> bool:

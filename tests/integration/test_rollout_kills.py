@@ -61,19 +61,16 @@ print("the end")
 """
 
 
-def places(name: str, operation: str) -> list[str]:
-    """Every step of an operation, found by doing it without a server."""
+def places(name: str) -> list[str]:
+    """Every step of a publish, found by doing it without a server."""
     reached: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         repository = Repository(Path(folder) / "models")
         for k in (1, 2):
             with repository.stage() as stage:
                 STAGE[name](stage, name, k)
-                checkpoint.set_hook(reached.append if operation == "publish" and k == 2 else None)
+                checkpoint.set_hook(reached.append if k == 2 else None)
                 publish(stage, NoServer(), verify=lambda name, version: None)
-        if operation == "rollback":
-            checkpoint.set_hook(reached.append)
-            activate(repository, name, 1, NoServer(), lambda name, version: None, by="rollback")
         checkpoint.set_hook(None)
     return reached
 
@@ -133,13 +130,10 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
         server.kill()
 
 
-CASES = [
-    (name, operation, place)
-    for name, operation in (("single", "publish"), ("pipeline", "publish"), ("single", "rollback"))
-    for place in places(name, operation)
-]
-# Its other steps are those of publishing.
-CASES += [("pipeline", "rollback", place) for place in ("journal", "switch", "verified", "committed")]
+CASES = [(name, "publish", place) for name in STAGE for place in places(name)]
+# Going back takes the same steps without files that are added: where it differs is enough.
+CASES += [("single", "rollback", "config single"), ("single", "rollback", "committed")]
+CASES += [("pipeline", "rollback", "switch"), ("pipeline", "rollback", "committed")]
 
 
 @pytest.mark.parametrize(("name", "operation", "place"), CASES)
@@ -148,6 +142,7 @@ def test_a_killed_command_disturbs_nobody_and_is_finished_by_the_next(
 ) -> None:
     before = tried.newest[name]
     k = before + 1 if operation == "publish" else 1
+    place = place.replace(".v2.", f".v{k}.")  # side models are named by the version
     command = [sys.executable, "-c", KILLED, str(tried.repository.root), tried.server.grpc_url]
     urls = [tried.server.http_url, tried.server.grpc_url]
     with Load(urls, name, {"x": [[1.0]]}, told_version, clients_per_url=1, pause_s=0.01) as load:

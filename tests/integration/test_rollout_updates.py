@@ -43,7 +43,7 @@ def update_in_a_row(
     done, seen = [], []
     with (
         connect(server.grpc_url) as live,
-        Load([server.http_url, server.grpc_url], name, tiny_models.ASKED, check, longest_s=400, pause_s=0.01) as load,
+        Load([server.http_url, server.grpc_url], name, tiny_models.ASKED, check, longest_s=400, pause_s=0.03) as load,
     ):
         for k in range(2, UPDATES + 2):
             with repository.stage() as stage:

@@ -91,8 +91,8 @@ def test_an_old_failure_is_not_taken_for_a_new_one(root: Path) -> None:
 
 
 def test_a_model_that_loads_for_long_is_waited_for(root: Path) -> None:
-    control = Scripted(member_config("m", 2), OLD, *[LOADING] * 60, NEW)
-    PollServer(control, patience_s=0.03).take(root, ["m"])  # type: ignore[arg-type]
+    control = Scripted(member_config("m", 2), OLD, *[LOADING] * 700, NEW)
+    PollServer(control, patience_s=0.5).take(root, ["m"])  # type: ignore[arg-type]
 
 
 def test_a_server_in_explicit_control_is_told(root: Path) -> None:

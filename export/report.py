@@ -18,7 +18,8 @@ class Report:
 
     ``versions`` are those of the frameworks that took part. ``models`` maps the written models to the size of their
     version folder in bytes, the public one last. ``steps_s`` is the time of each step in seconds; ``trial`` says what
-    was tried in a real server, or why nothing was.
+    was tried in a real server, or why nothing was. ``server`` is the address of the running server that serves the
+    version now; "" when there was none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Report:
     ir_version: int | None = None
     notes: tuple[str, ...] = ()
     infer_arguments: str = ""
+    server: str = ""
 
     @property
     def path(self) -> Path:
@@ -84,7 +86,8 @@ def print_report(report: Report) -> None:
         f"trial: {report.trial}",
     ]
     lines += [f"note: {note}" for note in report.notes]
-    lines += ["", f"serve it:  {report.serve_command}", f"ask it:    {report.infer_command}"]
+    lines += ["", f"served by: {report.server}" if report.server else f"serve it:  {report.serve_command}"]
+    lines.append(f"ask it:    {report.infer_command}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

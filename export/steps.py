@@ -21,7 +21,7 @@ from rich.progress import Progress
 from conch.releases import release
 from conch.repository import Repository
 from conch.terminal import progress
-from export import check_graph, golden, optimize, parity, quantize, trial, write_model, write_single
+from export import check_graph, go_live, golden, optimize, parity, quantize, trial, write_model, write_single
 from export.options import ExportOptions
 from export.report import Report
 from export.run_file import FILE_NAMES
@@ -80,10 +80,11 @@ def run(source: Source, options: ExportOptions) -> Report:
             golden_by_model = {model.name: answers for model in models if model.role == "model"} | dict(tried.golden)
             write_model.write_manifests(models, source, options, checked, rows, tried.parity, golden_by_model)
             sizes = {model.name: _size(model.folder) for model in models}
-            version = stage.commit()
+            live = go_live.go_live(stage)
     return Report(
         name=options.name,
-        version=version,
+        version=live.version,
+        server=live.server,
         repository=repository.root,
         models=sizes,
         parity=rows,
@@ -94,7 +95,7 @@ def run(source: Source, options: ExportOptions) -> Report:
         versions=write_model.versions(),
         opset=checked.opset,
         ir_version=checked.ir_version,
-        notes=source.notes,
+        notes=(*source.notes, live.note) if live.note else source.notes,
         infer_arguments=source.infer_arguments or infer_arguments(source),
     )
 

@@ -10,13 +10,16 @@ BIN := $(VENV)/bin
 # -qq: pip's warnings are about its own settings; errors still show.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
-.PHONY: help demo serve test check bench clean
+.PHONY: help demo demo-update serve test check bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/full ## Export the sample models, serve them, ask them through every client, stop
 	@$(BIN)/conch demo
+
+demo-update: $(VENV)/full ## Update a pipeline under load: good versions, a bad one, the way back
+	@$(BIN)/python -m server.update_demo
 
 serve: $(VENV)/full ## Serve model_repository/ in the foreground (make demo fills it)
 	@$(BIN)/conch serve --repository model_repository

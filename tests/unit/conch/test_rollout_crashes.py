@@ -252,3 +252,22 @@ def test_an_undo_that_dies_is_undone_by_the_next(repository: Repository, case: C
     assert serving(case, repository.root) == case.before
     run.recover(repository.root, repository.staging, NoServer())
     assert tree(repository.root) == before
+
+
+def test_tidying_up_that_fails_says_what_serves_and_is_done_by_the_next(repository: Repository) -> None:
+    add(repository, stage_pipeline, 1)
+
+    def full(reached: str) -> None:
+        if reached == "finish config p_pre":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    checkpoint.set_hook(full)
+    try:
+        with pytest.raises(run.Unfinished, match="version 2 of p serves"):
+            add(repository, stage_pipeline, 2)
+    finally:
+        checkpoint.set_hook(None)
+    assert would_serve(repository.root, "p") == {"2"}
+    add(repository, stage_pipeline, 3)
+    assert would_serve(repository.root, "p") == {"3"}
+    assert_normal_shape(repository.root, repository.staging)

@@ -55,7 +55,7 @@ class Repository:
         """The models, sorted: folders that hold a config.pbtxt or a version."""
         if not self.root.is_dir():
             return []
-        found = [p for p in self.root.iterdir() if p.is_dir() and MODEL_NAME.match(p.name)]
+        found = [p for p in self.root.iterdir() if p.is_dir() and MODEL_NAME.fullmatch(p.name)]
         return sorted(p.name for p in found if (p / CONFIG_FILE).is_file() or versions_in(p))
 
     def model_path(self, name: str) -> Path:
@@ -168,7 +168,7 @@ class Stage:
 
         Call it for an ensemble's members first and for the ensemble last: that is the order in which they go live.
         """
-        if not MODEL_NAME.match(name):
+        if not MODEL_NAME.fullmatch(name):
             raise RepositoryError(
                 "that is no name for a model",
                 got=name,

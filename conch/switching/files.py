@@ -21,7 +21,7 @@ def versions_in(model: Path) -> list[int]:
     """The version folders of a model's folder, lowest first."""
     if not model.is_dir():
         return []
-    return sorted(int(p.name) for p in model.iterdir() if VERSION.match(p.name) and p.is_dir())
+    return sorted(int(p.name) for p in model.iterdir() if VERSION.fullmatch(p.name) and p.is_dir())
 
 
 def flush(path: Path) -> None:

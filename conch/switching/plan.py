@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from conch import ledger
 from conch.errors import RepositoryError
-from conch.ledger import Held
+from conch.ledger import Alias, Held
 from conch.model_config import CONFIG_FILE, ModelConfig, ModelConfigMessage, parse, render, selected_versions
 from conch.switching import files, journal, side_models
 from conch.switching.journal import Beside, Journal, Part
@@ -80,7 +80,7 @@ def publish(
     if version is None and any(config.response_cache.enable for config in configs.values()):
         # Triton may still hold answers of a version that was taken back: its number is not used again.
         number = max([number, *(1 + v for n in names for v in taker.known(n))])
-    holds = ledger.read(repository.root).held
+    known = ledger.read(repository.root)
     lives = {name: look(repository, name, taker) for name in names}
     parts, after = [], {}
     for name, live in lives.items():
@@ -88,8 +88,9 @@ def publish(
             raise RepositoryError(
                 f"model {name} has a version {number} already", where=live.path, fix="leave the number to conch"
             )
-        after[name] = _own_policy(configs[name], live, holds.get(name), keep_loaded)
+        after[name] = _own_policy(configs[name], live, known.held.get(name), keep_loaded)
         _check_serves(after[name], live, number)
+        after[name] = _keep_named(after[name], live, number, known.aliases.get(name, {}))
         beside = _beside(staged / name, live.path)
         parts.append(_part(live, after[name], texts[name], number, added=True, beside=beside))
     public = names[-1]
@@ -222,6 +223,28 @@ def _check_serves(config: ModelConfigMessage, live: Live, version: int) -> None:
             expected="a policy that takes new versions: latest or all",
             fix="take version_policy out of config.pbtxt, or publish a config with another one",
         )
+
+
+def _keep_named(
+    config: ModelConfigMessage, live: Live, version: int, aliases: Mapping[str, Alias]
+) -> ModelConfigMessage:
+    """The config with a policy that keeps loaded what aliases name. Raises: RepositoryError where none can."""
+    there = [*live.versions, version]
+    served = selected_versions(config, there)
+    named = {n: a.version for n, a in sorted(aliases.items()) if a.model == live.name and a.version in live.serves}
+    lost = {n: v for n, v in named.items() if v not in served}
+    if not lost:
+        return config
+    if config.HasField("ensemble_scheduling") or not same_but_policy(config, live.config):
+        alias, old = next(iter(lost.items()))
+        raise RepositoryError(
+            f"{live.name}@{alias} names version {old}, which cannot stay loaded beside version {version}",
+            where=live.path,
+            got="a pipeline" if config.HasField("ensemble_scheduling") else "another config.pbtxt",
+            expected="versions that share one config.pbtxt",
+            fix=f"publish it beside what serves (--alias canary), or `conch repo alias {live.name}@{alias} --remove`",
+        )
+    return with_latest(config, sum(v >= min(lost.values()) for v in there))
 
 
 def _beside(staged: Path, live: Path) -> tuple[Beside, ...]:

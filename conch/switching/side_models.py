@@ -43,7 +43,7 @@ def next_name(model: str, version: int) -> str:
 
 def parse(name: str) -> SideModel | None:
     """What a model's name says, when it is a side model's. Only with a model of the first name it is one."""
-    found = _SIDE.match(name)
+    found = _SIDE.fullmatch(name)
     return SideModel(found["model"], int(found["version"]), bool(found["next"])) if found else None
 
 
@@ -70,7 +70,7 @@ def build(source: Path, name: str, config: ModelConfigMessage, into: Path) -> Pa
     folder = into / name
     folder.mkdir(parents=True)
     for beside in sorted(source.iterdir()):
-        if beside.name != CONFIG_FILE and not VERSION.match(beside.name):
+        if beside.name != CONFIG_FILE and not VERSION.fullmatch(beside.name):
             if beside.is_dir():
                 shutil.copytree(beside, folder / beside.name)
             else:

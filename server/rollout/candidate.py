@@ -83,7 +83,7 @@ def find(
 ) -> Candidate:
     """What a source holds, under the names that it goes live with. Raises: RepositoryError, ConfigError."""
     source = source.absolute()
-    if as_name is not None and not MODEL_NAME.match(as_name):
+    if as_name is not None and not MODEL_NAME.fullmatch(as_name):
         expected = "letters, digits, '.', '_' and '-', the first a letter or a digit"
         raise RepositoryError("that is no name for a model", got=as_name, expected=expected, fix="choose another --as")
     if source.is_file():
@@ -123,7 +123,7 @@ def _bare_file(source: Path, live: Repository, as_name: str | None, choice: Conf
             fix="other formats: put the file into a folder under the name that the backend wants, and publish that",
         )
     name = as_name or source.stem
-    if as_name is None and (name == "model" or not MODEL_NAME.match(name)) and not (live.root / name).is_dir():
+    if as_name is None and (name == "model" or not MODEL_NAME.fullmatch(name)) and not (live.root / name).is_dir():
         raise RepositoryError("the file's name is no name for its model", where=source, fix="give one: --as NAME")
     present = live_config(live, name)
     if choice.file is not None:
@@ -152,7 +152,8 @@ def _version(source: Path, live: Repository, as_name: str | None, choice: Config
 def _name_by_place(source: Path, live: Repository) -> str | None:
     """The model's name by the folder that a version lies in, when that is a model's."""
     parent = source.parent
-    is_model = VERSION.match(source.name) and ((parent / CONFIG_FILE).is_file() or (live.root / parent.name).is_dir())
+    is_version = VERSION.fullmatch(source.name) is not None
+    is_model = is_version and ((parent / CONFIG_FILE).is_file() or (live.root / parent.name).is_dir())
     return parent.name if is_model else None
 
 
@@ -252,11 +253,11 @@ def _renamed(name: str, public: str, as_name: str | None, source: Path) -> str:
 def _is_model(folder: Path) -> bool:
     if (folder / CONFIG_FILE).is_file():
         return True
-    return any(VERSION.match(p.name) and p.is_dir() for p in folder.iterdir())
+    return any(VERSION.fullmatch(p.name) and p.is_dir() for p in folder.iterdir())
 
 
 def _latest(folder: Path) -> int:
-    versions = [int(p.name) for p in folder.iterdir() if VERSION.match(p.name) and p.is_dir()]
+    versions = [int(p.name) for p in folder.iterdir() if VERSION.fullmatch(p.name) and p.is_dir()]
     if not versions:
         raise RepositoryError(f"model {folder.name} has no version", where=folder, expected="a folder named 1")
     return max(versions)

@@ -228,6 +228,14 @@ def take_down(repository: Repository, name: str, version: int, live: Live) -> tu
 def _canary_models(repository: Repository, name: str, version: int) -> list[str]:
     """The models that a canary stands for, the public one last. Raises: RepositoryError when there is none."""
     side = side_models.canary_name(name, version)
+    if not (repository.root / side).is_dir() and (left := _left_over(repository, name, version)):
+        return [*left, name]
     steps = [step.model_name for step in repository.config(side).ensemble_scheduling.step]
     members = [p.model for p in map(side_models.parse, dict.fromkeys(steps)) if p is not None and p.version == version]
     return [*members, name]
+
+
+def _left_over(repository: Repository, name: str, version: int) -> list[str]:
+    """Members of a canary whose ensemble has gone: whoever took it down died on the way."""
+    sides = [side for side in map(side_models.parse, repository.model_names()) if side is not None]
+    return [s.model for s in sides if s.version == version and not s.temporary and s.model.startswith(f"{name}_")]

@@ -8,7 +8,7 @@ import pytest
 
 from conch import ledger
 from conch.errors import ConfigError, RepositoryError
-from conch.ledger import Held
+from conch.ledger import Alias, Held
 from conch.model_config import ModelConfig, parse, selected_versions
 from conch.repository import Repository
 from conch.switching import journal, plan, run, side_models
@@ -215,3 +215,39 @@ def test_a_journal_that_cannot_be_read_is_an_error_that_stops(repository: Reposi
         stage_single(stage, 2)
         stage.commit()
     assert repository.versions("m") == [1]
+
+
+def name_it(repository: Repository, name: str) -> None:
+    ledger.update(repository.root, lambda now: now.with_alias(name, "stable", Alias(name, 1)))
+
+
+def test_a_version_with_a_name_stays_loaded(repository: Repository) -> None:
+    name_it(repository, "m")
+    with repository.stage() as stage:
+        stage_model(stage, repository.config("m"), 2)
+        after = plan.publish(repository, stage.path, stage.models, NoServer()).public.after
+    assert selected_versions(parse(after), [1, 2]) == (1, 2)
+
+
+def test_a_name_that_leads_elsewhere_keeps_nothing(repository: Repository) -> None:
+    ledger.update(repository.root, lambda now: now.with_alias("m", "canary", Alias("m.v9", 1)))
+    with repository.stage() as stage:
+        stage_model(stage, repository.config("m"), 2)
+        after = plan.publish(repository, stage.path, stage.models, NoServer()).public.after
+    assert selected_versions(parse(after), [1, 2]) == (2,)
+
+
+def test_a_named_version_that_cannot_stay_is_not_unloaded(repository: Repository) -> None:
+    name_it(repository, "m")
+    with pytest.raises(RepositoryError, match="m@stable names version 1, which cannot stay loaded"):
+        planned(repository)
+
+
+def test_a_named_version_of_a_pipeline_is_not_unloaded(repository: Repository) -> None:
+    with repository.stage() as stage:
+        stage_pipeline(stage, 1)
+        stage.commit()
+    name_it(repository, "p")
+    with repository.stage() as stage, pytest.raises(RepositoryError, match="a pipeline"):
+        stage_pipeline(stage, 2)
+        plan.publish(repository, stage.path, stage.models, NoServer())

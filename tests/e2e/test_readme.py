@@ -105,11 +105,11 @@ def test_the_python_block_answers(served: object, folder: Path, environment: dic
     assert 0.33 < float(score) <= 1
 
 
-def test_version_two_takes_over_while_the_server_runs(
+def test_the_next_version_takes_over_while_the_server_runs(
     served: object, folder: Path, environment: dict[str, str]
 ) -> None:
     run("conch export sklearn wine.joblib --sample wine.csv", folder, environment)
-    url = f"{environment['CONCH_INFER_URL']}/v2/models/wine/versions/2/ready"
+    url = f"{environment['CONCH_INFER_URL']}/v2/models/wine/versions/3/ready"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -117,7 +117,12 @@ def test_version_two_takes_over_while_the_server_runs(
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail("version 2 never became ready")
+    pytest.fail("version 3 never became ready")
+
+
+def test_the_shell_blocks_go_back_and_forth(served: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    assert "wine version 1 serves; version 2 served before" in served["conch repo rollback wine"].stderr
+    assert "wine version 2 serves; version 1 served before" in served["conch repo promote wine"].stderr
 
 
 def test_every_folder_of_the_map_is_there() -> None:
@@ -126,7 +131,7 @@ def test_every_folder_of_the_map_is_there() -> None:
     assert [name for name in folders if not (ROOT / name).is_dir()] == []
 
 
-COMMANDS = sorted(set(re.findall(r"`?(conch (?:export )?[a-z]+)", README.split("## Other models")[1])))
+COMMANDS = sorted(set(re.findall(r"`?(conch (?:export |repo )?[a-z]+)", README.split("## Other models")[1])))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -37,7 +37,7 @@ bench: $(VENV)/full ## Compare the served pipeline with FastAPI + onnxruntime; w
 	@$(BIN)/python -m perf.compare_servers
 
 clean: ## Remove the virtual environment, caches and exported versions (configs stay)
-	rm -rf $(VENV) .model_repository.staging .mypy_cache .ruff_cache .pytest_cache *.egg-info perf/results
+	rm -rf $(VENV) .model_repository.staging model_repository/conch.json .mypy_cache .ruff_cache .pytest_cache *.egg-info perf/results
 	find model_repository -mindepth 2 -maxdepth 2 -type d -name '[1-9]*' -exec rm -rf {} +
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -51,6 +51,7 @@ _checks = _options(
     click.option("--target", help="Triton release to lint for, e.g. 24.10."),
     click.option("--keep-config", is_flag=True, help="Keep the live model's config.pbtxt."),
     click.option("--keep-loaded", is_flag=True, help="Leave the version before loaded: going back takes no load."),
+    click.option("--new-tensors", is_flag=True, help="Let inputs and outputs change, though clients may break."),
     click.option("--sign", "sign_key", type=_FILE, help="Sign the version with this private key."),
     click.option("--verify-key", type=_FILE, help="Refuse what is not signed with this public key's private one."),
 )

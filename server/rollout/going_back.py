@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from conch import ledger
@@ -13,11 +11,12 @@ from conch.repository import Repository
 from server.repo_view.live_states import Server
 from server.rollout import switch, verify
 from server.rollout.activate import activate
+from server.rollout.live import Live
 from server.rollout.locks import changing
 from server.rollout.publish import connected
 from server.rollout.recover import recover
 from server.rollout.scratch_repository import serving_versions
-from server.rollout.switch import Switched
+from server.rollout.switch import Switched, Verify
 
 
 def roll_back(root: Path, name: str, version: int | None, server: Server) -> Switched:
@@ -71,27 +70,20 @@ def promote(root: Path, text: str, version: int | None, server: Server) -> Switc
                     f"{text} is another version", got=version, expected=alias.version, fix=f"conch repo promote {text}"
                 )
             if alias.model != name:
-                with _parked(repository, text, alias):
-                    return switch.complete(repository, name, alias.version, live, verify=check)
+                return _promote_canary(repository, text, alias, live, check)
             version = alias.version
         chosen = version if version is not None else repository.latest(name)
         repository.version_path(name, chosen)
         return activate(repository, name, chosen, live, check, by="promote")
 
 
-@contextmanager
-def _parked(repository: Repository, text: str, alias: Alias) -> Iterator[None]:
-    """Send an alias to what serves while its side model is replaced, so that no client asks for what has gone.
-
-    It is removed in the end, and put back when the promotion fails.
-    """
+def _promote_canary(repository: Repository, text: str, alias: Alias, live: Live, check: Verify) -> Switched:
+    """Publish a canary. Its alias leads to the side model until the version serves, then to that; then it goes."""
     name, _, alias_name = text.partition("@")
-    serving = serving_versions(repository).get(name)
-    meanwhile = Alias(name, serving) if serving is not None else None
-    ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, meanwhile))
-    try:
-        yield
-    except BaseException:
-        ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, alias))
-        raise
+
+    def follow(version: int) -> None:
+        ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, Alias(name, version)))
+
+    done = switch.complete(repository, name, alias.version, live, verify=check, published=follow)
     ledger.update(repository.root, lambda now: now.with_alias(name, alias_name, None))
+    return done

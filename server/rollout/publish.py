@@ -39,7 +39,8 @@ class PublishOptions:
     """How to publish. ``alias`` brings the version up beside what serves, under that name, and switches nothing.
 
     ``version`` None takes the next number; ``p99_ms`` None measures nothing; ``also`` are live models that the
-    candidate calls by itself; ``sign_key`` and ``verify_key`` are files of keys; ``by`` goes into the history.
+    candidate calls by itself; ``new_tensors`` lets the public tensors change; ``sign_key`` and ``verify_key`` are
+    files of keys; ``by`` goes into the history.
     """
 
     repository: Path = Path("model_repository")
@@ -55,6 +56,7 @@ class PublishOptions:
     target: str | None = None
     dry_run: bool = False
     keep_loaded: bool = False
+    new_tensors: bool = False
     alias: str | None = None
     sign_key: Path | None = None
     verify_key: Path | None = None
@@ -159,6 +161,9 @@ def _publish(
             return Published(name, same, "already there", name, same, server=live.url, recovered=recovered)
         number = _number(candidate, repository, options.version)
     expect = Expectations(options.golden, trial.serving_manifests(repository, serving), Limits(options.tolerance))
+    if options.alias is None and not options.new_tensors:
+        with steps("compare the tensors"):
+            _check_tensors(candidate, repository)
     with steps("lint"):
         folders = {n: stage.path / n for n in candidate.names}
         told = tuple(
@@ -222,6 +227,21 @@ def connected(repository: Repository, server: Server) -> Iterator[Live]:
         )
     with server.connect(repository.root) as live:
         yield live
+
+
+def _check_tensors(candidate: Candidate, repository: Repository) -> None:
+    """Raise RepositoryError when requests that the public model answers now would fail."""
+    before = candidates.live_config(repository, candidate.name)
+    after = next(model.config for model in candidate.models if model.name == candidate.name)
+    found = changes.breaking(before, after) if before is not None else []
+    if found:
+        raise RepositoryError(
+            f"clients of {candidate.name} would break",
+            where=repository.root / candidate.name,
+            got="; ".join(found),
+            expected="the tensors that it has now",
+            fix="publish it under another name (--as); if no client minds: --new-tensors",
+        )
 
 
 def _number(candidate: Candidate, repository: Repository, wanted: int | None) -> int:

@@ -187,11 +187,18 @@ def side_by_side(stage: Stage, live: Live, *, verify: Verify, version: int | Non
 
 
 def complete(
-    repository: Repository, name: str, version: int, live: Live, *, verify: Verify, keep_loaded: bool = False
+    repository: Repository,
+    name: str,
+    version: int,
+    live: Live,
+    *,
+    verify: Verify,
+    published: Callable[[int], None] = lambda version: None,
 ) -> Switched:
     """Publish a canary for real, and take it down. Its number is kept unless something newer came meanwhile.
 
-    Raises: RepositoryError, ModelLoadError, what verify raises; the canary is then still there.
+    ``published`` is called with the number when the version serves, before the side models go. Raises:
+    RepositoryError, ModelLoadError, what verify raises; the canary is then still there.
     """
     models = _canary_models(repository, name, version)
     with changing(repository, models, "promote"), repository.stage() as stage:
@@ -207,7 +214,8 @@ def complete(
                     shutil.copy2(beside, stage.model_path(model) / beside.name)
         newest = max((v for model in models for v in versions_in(repository.root / model)), default=0)
         number = version if version > newest else None
-        done = publish(stage, live, verify=verify, keep_loaded=keep_loaded, version=number, by="promote")
+        done = publish(stage, live, verify=verify, version=number, by="promote")
+        published(done.version)
         take_down(repository, name, version, live)
     return done
 

@@ -187,7 +187,14 @@ BAD = {
     "a-version-that-exists": Bad(
         options=lambda live: live.options(version=1), step="check the files", why="version 1 of tiny exists"
     ),
-    "breaks-an-ensemble": Bad(answer=PASS.replace('"y"', '"z"'), step="", why="uses_tiny|y|z"),
+    "breaks-its-clients": Bad(
+        answer=PASS.replace('"y"', '"z"'),
+        step="compare the tensors: clients of tiny would break",
+        why="output y is gone",
+    ),
+    "breaks-an-ensemble": Bad(
+        answer=PASS.replace('"y"', '"z"'), options=lambda live: live.options(new_tensors=True), why="uses_tiny"
+    ),
 }
 
 
@@ -198,7 +205,7 @@ def test_a_bad_candidate_never_serves(kind: str, live: Live, tmp_path: Path, wri
         pytest.skip("mounting a tmpfs is not permitted here")
     source = ANSWER.replace("INITIALIZE", bad.initialize).replace("ANSWER", bad.answer)
     folder = write_python_model(tmp_path / "in", "tiny", source)
-    if kind == "breaks-an-ensemble":
+    if kind in ("breaks-its-clients", "breaks-an-ensemble"):
         config = tmp_path / "in" / "tiny" / "config.pbtxt"
         config.write_text(config.read_text().replace('name: "y"', 'name: "z"'))
     (folder / "weights.bin").write_bytes(b"weights")
@@ -290,3 +297,14 @@ def test_a_version_beside_what_serves_is_taken_away_or_promoted(
     assert promote(live.root, "new@canary", None, Server()).version == 1
     assert live.ask("new") == 6.0
     assert ledger.read(live.root).aliases == {}
+
+    config = (live.root / "new" / "config.pbtxt").read_text()
+    write_python_model(tmp_path / "in", "tiny", added=8)
+    changed = tmp_path / "in" / "tiny" / "config.pbtxt"
+    changed.write_text(changed.read_text() + 'parameters { key: "k" value { string_value: "8" } }')
+    run(tmp_path / "in" / "tiny", live.options(alias="canary", as_name="new", trial=False))
+    assert promote(live.root, "new@canary", None, Server()).version == 2
+    assert live.ask("new") == 9.0
+    assert ledger.read(live.root).aliases == {}
+    now = (live.root / "new" / "config.pbtxt").read_text()
+    assert "version_policy" not in config + now

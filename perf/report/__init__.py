@@ -1,0 +1,1 @@
+"""Results as one HTML page that a person reads at a glance, and as PNGs."""

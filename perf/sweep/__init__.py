@@ -1,0 +1,1 @@
+"""Measure a model over concurrency, batch size and instances, one combination after the other."""

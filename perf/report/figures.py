@@ -10,6 +10,8 @@ from perf.report.results import PERCENTILES, SERVER_PARTS, Row, Series
 
 MAX_PANELS = 9
 COLUMNS = 3
+# With more series than this, a load is written only at each line's last mark.
+NUMBERED = 4
 # Medium tones, to be told apart on white and on black, and by most who see colors otherwise.
 COLORS = ("#2f86c9", "#e08a1e", "#2f9e6e", "#c9508f", "#8b6fd0", "#b0a12c", "#4fb3bf", "#d0603f", "#7d8790", "#94653c")
 PERCENTILE_COLORS = dict(zip(PERCENTILES, ("#4c9ed9", "#5b7fe0", "#9168d0", "#cf4f92"), strict=True))
@@ -33,7 +35,6 @@ def throughput_latency(figure: Figure, series: Sequence[Series], colors: Colors)
     """Latency over throughput, p50 and p99, a line a series, the load's level at each mark."""
     axes = figure.subplots()
     handles, names = [], []
-    crowded = len(series) > 4
     for index, one in enumerate(series):
         color = COLORS[index % len(COLORS)]
         for percentile, marker, dashes in (("p50", "o", "-"), ("p99", "^", "--")):
@@ -47,8 +48,8 @@ def throughput_latency(figure: Figure, series: Sequence[Series], colors: Colors)
             if percentile == "p50":
                 handles.append(line)
                 names.append(_words(one.label))
-            if percentile == "p99" and not crowded:
-                _number(axes, one, rates, latencies)
+            if percentile == "p99" and rows:
+                _number(axes, one, rates, latencies, last_only=len(series) > NUMBERED)
     axes.set_yscale("log")
     axes.set_xlim(left=0)
     _plain_log(axes)
@@ -61,8 +62,10 @@ def throughput_latency(figure: Figure, series: Sequence[Series], colors: Colors)
     figure.legend(handles, names, loc="outside right upper", fontsize=8.5)
 
 
-def _number(axes: Axes, series: Series, rates: Sequence[float], latencies: Sequence[float]) -> None:
-    for text, x, y in zip(series.levels, rates, latencies, strict=False):
+def _number(axes: Axes, series: Series, rates: Sequence[float], latencies: Sequence[float], *, last_only: bool) -> None:
+    """Write the load at each mark, or at the highest load alone where marks are many."""
+    marks = list(zip(series.levels, rates, latencies, strict=False))
+    for text, x, y in marks[-1:] if last_only else marks:
         axes.annotate(text, (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
 
 
@@ -88,10 +91,10 @@ def percentiles(figure: Figure, series: Sequence[Series], colors: Colors) -> Non
 
 
 def time_parts(figure: Figure, series: Sequence[Series], colors: Colors) -> None:
-    """The parts of the mean latency as stacked bars, a panel a series."""
+    """The parts of the mean latency as stacked bars of 100 %, above them the latency in ms, a panel a series."""
     timed = [one for one in series if any(row.point.server_ms for row in one.rows)][:MAX_PANELS]
     bars: list[Any] = []
-    for axes, one in _panels(figure, timed, "mean latency in ms"):
+    for axes, one in _panels(figure, timed, "share of the mean latency in %"):
         bottom = [0.0] * len(one.rows)
         bars = []
         for part, color in enumerate(PART_COLORS):
@@ -104,16 +107,24 @@ def time_parts(figure: Figure, series: Sequence[Series], colors: Colors) -> None
                 bar.set_hatch(hatch)
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
             bars.append(drawn[0])
-        for place, top in enumerate(bottom):
-            axes.annotate(f"{top:.3g}", (place, top), xytext=(0, 2), textcoords="offset points", ha="center", size=7.5)
-        axes.margins(y=0.12)
+        for place, row in enumerate(one.rows):
+            _above(axes, place, bottom[place], row.point.latency_ms.get("avg"))
+        axes.set_ylim(0, 112)
     _legend(figure, bars, PART_NAMES)
 
 
 def _parts(row: Row) -> list[float]:
-    """The five parts of the mean latency, in ms; zeros where the server told nothing."""
-    server = [row.point.server_ms.get(part, 0.0) for part in SERVER_PARTS]
-    return [*server, row.network_and_client_ms or 0.0]
+    """The five parts of the mean latency, in percent of their sum; zeros where the server told nothing."""
+    parts = [*(row.point.server_ms.get(part, 0.0) for part in SERVER_PARTS), row.network_and_client_ms or 0.0]
+    total = sum(parts) if row.point.server_ms else 0.0
+    return [100.0 * part / total if total else 0.0 for part in parts]
+
+
+def _above(axes: Axes, place: int, top: float, value: float | None) -> None:
+    """Write a figure above a bar."""
+    if value is not None:
+        text = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        axes.annotate(text, (place, top), xytext=(0, 2), textcoords="offset points", ha="center", size=7.5)
 
 
 def batch_shares(figure: Figure, series: Sequence[Series], colors: Colors) -> None:
@@ -132,9 +143,7 @@ def batch_shares(figure: Figure, series: Sequence[Series], colors: Colors) -> No
             bars[name] = drawn[0]
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
         for place, row in enumerate(one.rows):
-            if row.point.average_batch is not None:
-                at = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "size": 7.5}
-                axes.annotate(f"{row.point.average_batch:.3g}", (place, bottom[place]), **at)
+            _above(axes, place, bottom[place], row.point.average_batch)
         axes.set_ylim(0, 112)
     _legend(figure, list(bars.values()), [f"{name} rows" if name != "1" else "1 row" for name in bars])
 

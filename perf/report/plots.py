@@ -16,6 +16,7 @@ from pathlib import Path
 from perf.report.figures import (
     COLUMNS,
     MAX_PANELS,
+    NUMBERED,
     Colors,
     Figure,
     average_batches,
@@ -48,11 +49,12 @@ def plots_of(series: Sequence[Series]) -> list[Plot]:
     left_out = f" {MAX_PANELS} of {len(series)} series are drawn; the table has all." if len(series) > panels else ""
     mark = " Hollow marks, and levels with a star, are unstable: do not trust their figures."
     stars = mark if any(not row.point.stable for one in series for row in one.rows) else ""
+    numbered = "the highest of each line is written beside it" if len(series) > NUMBERED else "it is written beside it"
     found = [
         Plot(
             "throughput-latency",
             "Throughput against latency",
-            "Each mark is a load level, numbered with what was in flight (or asked a second). Further right serves "
+            f"Each mark is a load: so many requests in flight, or asked a second; {numbered}. Further right serves "
             f"more; lower answers sooner. Where a line turns upward, more load only waits.{stars}",
             throughput_latency,
         ),
@@ -71,8 +73,8 @@ def plots_of(series: Sequence[Series]) -> list[Plot]:
             Plot(
                 "where-time-goes",
                 "Where the time goes",
-                "Parts of the mean latency. Queue: waiting for an instance, or for a batch to fill. Network and "
-                f"client: what the server does not see.{left_out}{stars}",
+                "Parts of the mean latency, written above each bar in ms. Queue: waiting for an instance, or for "
+                f"a batch to fill. Network and client: what the server does not see.{left_out}{stars}",
                 time_parts,
                 min(len(timed), MAX_PANELS),
             )

@@ -186,15 +186,15 @@ def _write(
             if path.is_file() and path.name != CONFIG_FILE:
                 (folder / path.name).unlink(missing_ok=True)
                 (folder / path.name).symlink_to(path.absolute())
-    adapted = _adapted(config, gpu, notes)
-    (folder / CONFIG_FILE).write_text(render(adapted), encoding="utf-8")
+    shown = adapted(config, gpu, notes)
+    (folder / CONFIG_FILE).write_text(render(shown), encoding="utf-8")
     for number, source in versions.items():
-        _link(source.absolute(), folder / str(number))
-    return adapted
+        show_version(source.absolute(), folder / str(number))
+    return shown
 
 
-def _adapted(config: ModelConfigMessage, gpu: bool, notes: list[str]) -> ModelConfigMessage:
-    """The config for the scratch server, which has no response cache, and perhaps no GPU."""
+def adapted(config: ModelConfigMessage, gpu: bool, notes: list[str]) -> ModelConfigMessage:
+    """The config for a scratch server, which has no response cache, and perhaps no GPU."""
     copy = ModelConfig()
     copy.CopyFrom(config)
     copy.ClearField("response_cache")  # answers must come from the model
@@ -207,7 +207,7 @@ def _adapted(config: ModelConfigMessage, gpu: bool, notes: list[str]) -> ModelCo
     return copy
 
 
-def _link(source: Path, target: Path) -> None:
+def show_version(source: Path, target: Path) -> None:
     """Show a version folder in the scratch repository, so that nothing is written into it."""
     python = (source / "model.py").is_file() and not (source / PYCACHE_GUARD).is_file()
     if not python:

@@ -1,0 +1,88 @@
+"""`conch perf explain`. What the command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="Where the model is; a server of our own serves it, unless --url names one.",
+)
+@click.option("--url", help="Explain on this running server (http://HOST:PORT) instead.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent to the server; may be repeated.")
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests in flight.")
+@click.option("--seconds", type=click.FloatRange(0.2), default=5.0, show_default=True, help="How long the load lasts.")
+@click.option(
+    "--warmup", "warmup_s", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds before."
+)
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Requests to ask with, as a manifest has them (JSON).  [default: those of the version's manifest]",
+)
+@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the waterfall into this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything on stdout as JSON.")
+def explain(
+    name: str,
+    repository: Path,
+    url: str | None,
+    headers: tuple[str, ...],
+    concurrency: int,
+    seconds: float,
+    warmup_s: float,
+    golden: Path | None,
+    png: Path | None,
+    as_json: bool,
+) -> None:
+    """Show where the time of a request to NAME goes, step by step, and which settings to change.
+
+    Requests are sent over HTTP for some seconds. The parts come from the server's traces, which a server of our own
+    writes; a running server's are used where it was started with a trace file on this machine, and its statistics
+    otherwise. They add up to the latency that the client measured, and what is left over is shown.
+
+    \b
+    Examples:
+      conch perf explain embeddings
+      conch perf explain embeddings --concurrency 32 --png waterfall.png
+      conch perf explain spam --url http://127.0.0.1:8000 --golden requests.json
+      conch perf explain spam --json | jq '.findings[].change'
+    """
+    from conch.repository import Repository
+    from conch.terminal import console, print_json
+    from perf.explain import explain as explaining
+    from perf.explain import printing, scratch, waterfall
+
+    store = Repository(repository)
+    load = explaining.LoadFor(concurrency=concurrency, seconds=seconds, warmup_s=warmup_s)
+    if url is not None:
+        found = explaining.explain(
+            name, url.rstrip("/"), load, golden=golden, repository=store, headers=_headers(headers)
+        )
+    else:
+        with scratch.traced_server(store, name) as traced:
+            console.print(f"explaining {name} for {warmup_s + seconds:g} s on a server of our own")
+            found = explaining.explain(name, traced.server.http_url, load, golden=golden, repository=store)
+            found = dataclasses.replace(found, notes=(*found.notes, *traced.notes))
+    printing.show(found)
+    if png is not None:
+        title = f"{name}: where a request's time goes, {concurrency} in flight"
+        waterfall.write_plot(found.breakdown, title, png)
+        console.print(f"waterfall: {png}", markup=False)
+    if as_json:
+        print_json(printing.document(found))
+
+
+def _headers(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if ":" not in pair:
+            raise click.BadParameter(f"{pair!r} is not NAME:VALUE", param_hint="--header")
+    return {name.strip(): value.strip() for name, value in (pair.split(":", 1) for pair in pairs)}

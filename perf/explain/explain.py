@@ -1,0 +1,207 @@
+"""Put a load to a served model, and explain where its time went: read `explain` top to bottom."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients import Client
+from conch.errors import ConchError, ServerError
+from conch.manifest import Manifest
+from conch.model_config import ModelConfig, ModelConfigMessage, signature_of
+from conch.repository import Repository
+from perf.explain import asked, breakdown, counters, traced_load, tracing
+from perf.explain.breakdown import Breakdown
+from perf.explain.counters import Counters
+from perf.explain.evidence import Evidence, gather
+from perf.explain.findings import Finding, findings
+from perf.explain.timeline import Timeline, timelines, with_client
+from perf.explain.trace_file import Trace
+from perf.explain.traced_load import Sent
+from server import http_api
+
+# So many traces say enough, and more of them take memory of the server.
+TRACES = 2000
+# Fewer matched traces than this say less than the counters do.
+FEWEST_TRACES = 10
+
+
+@dataclass(frozen=True)
+class LoadFor:
+    """What to explain under: ``concurrency`` requests in flight for ``seconds``, after ``warmup_s`` of the same."""
+
+    concurrency: int = 8
+    seconds: float = 5.0
+    warmup_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything found. Latencies are the client's; ``percentiles_ms`` has p50, p90 and p99 of them."""
+
+    model: str
+    steps: tuple[str, ...]
+    concurrency: int
+    seconds: float
+    requests: int
+    failures: int
+    requests_per_second: float
+    percentiles_ms: Mapping[str, float]
+    breakdown: Breakdown
+    evidence: Evidence
+    findings: tuple[Finding, ...]
+    batch_sizes: Mapping[str, Mapping[int, int]]
+    notes: tuple[str, ...]
+
+
+def explain(
+    name: str,
+    url: str,
+    load: LoadFor,
+    *,
+    golden: Path | None = None,
+    repository: Repository | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Explanation:
+    """Explain a model that a server at an http:// address serves.
+
+    ``repository`` has the manifest with golden requests; ``golden`` is a file of them, in their place.
+    Raises: ConchError, among them when every request fails.
+    """
+    heads = headers or {}
+    configs = _configs(url, name, heads)
+    steps = step_names(configs, name)
+    signature = signature_of(configs[name])
+    manifest = _manifest(repository, name)
+    choice = asked.choose(signature, golden, manifest)
+    notes = list(choice.notes)
+
+    messages = [traced_load.render(url, name, request.inputs, heads) for request in choice.requests]
+    with Client(url, headers=dict(heads)) as client:
+        fill = asked.padding(client, name, steps, choice.requests)
+    warm = traced_load.drive(url, messages, load.concurrency, load.warmup_s)
+    _refuse_if_all_failed(name, warm)
+
+    path, why_not = tracing.trace_path(url, heads)
+    one_in = max(1, math.ceil(len(warm) / load.warmup_s * load.seconds / TRACES))
+    before = _counters(url, heads)
+    if path is None:
+        sent = traced_load.drive(url, messages, load.concurrency, load.seconds, first_id=len(warm))
+        notes.append(f"no traces of this server: {why_not}; parts are from its statistics")
+    else:
+        with tracing.traced(url, name, heads, one_in):
+            sent = traced_load.drive(url, messages, load.concurrency, load.seconds, first_id=len(warm))
+    counted = counters.between(before, _counters(url, heads))
+
+    good = [one for one in sent if not one.failure]
+    _refuse_if_all_failed(name, sent)
+    measured_ms = statistics.fmean(one.ms for one in good)
+    lines = matched(tracing.traces_of(path, frozenset(s.request_id for s in good)), good) if path else ()
+    if len(lines) >= FEWEST_TRACES:
+        where = breakdown.from_timelines(lines, measured_ms, len(good))
+    else:
+        if path is not None:
+            notes.append(f"{len(lines)} whole traces are too few: parts are from the statistics")
+        where = breakdown.from_counters(name, steps, counted, measured_ms, len(good))
+    notes += [f"{m} was asked by others too: its figures hold theirs" for m in _shared(name, steps, counted, len(good))]
+    failed = [one for one in sent if one.failure]
+    evidence = gather(
+        name,
+        steps,
+        configs,
+        counted,
+        where,
+        concurrency=load.concurrency,
+        cores=len(os.sched_getaffinity(0)),
+        failures=len(failed),
+        failure=failed[0].failure if failed else "",
+        padding=fill,
+    )
+    span_s = (max(s.done_ns for s in sent) - min(s.sent_ns for s in sent)) / 1e9
+    return Explanation(
+        model=name,
+        steps=steps,
+        concurrency=load.concurrency,
+        seconds=load.seconds,
+        requests=len(good),
+        failures=len(failed),
+        requests_per_second=len(good) / span_s,
+        percentiles_ms=_percentiles([one.ms for one in good]),
+        breakdown=where,
+        evidence=evidence,
+        findings=findings(evidence),
+        batch_sizes={m: counted[m].batch_sizes for m in steps or (name,) if m in counted},
+        notes=tuple(notes),
+    )
+
+
+def matched(traces: Sequence[Trace], sent: Sequence[Sent]) -> tuple[Timeline, ...]:
+    """The timelines of the requests that the client knows, with its own stamps at both ends where the clocks agree."""
+    by_id = {one.request_id: one for one in sent}
+    pairs = [(line, by_id[line.request_id]) for line in timelines(traces) if line.request_id in by_id]
+    joined = [with_client(line, one.sent_ns, one.done_ns) for line, one in pairs]
+    whole = tuple(line for line in joined if line is not None)
+    return whole if 2 * len(whole) >= len(pairs) else tuple(line for line, _ in pairs)
+
+
+def step_names(configs: Mapping[str, ModelConfigMessage], name: str) -> tuple[str, ...]:
+    """The models that compute for an ensemble, in order, those of ensembles within it too; empty for a model."""
+    found: list[str] = []
+    for step in configs[name].ensemble_scheduling.step:
+        inner = step_names(configs, step.model_name)
+        found += [model for model in inner or (step.model_name,) if model not in found]
+    return tuple(found)
+
+
+def _configs(url: str, name: str, headers: Mapping[str, str]) -> dict[str, ModelConfigMessage]:
+    """The configs of a model and all its members, as the server completed them. Raises: ServerError."""
+    from google.protobuf import json_format
+
+    found: dict[str, ModelConfigMessage] = {}
+    waiting = [name]
+    while waiting:
+        model = waiting.pop()
+        if model in found:
+            continue
+        document = http_api.ask(url, f"/v2/models/{model}/config", headers)
+        found[model] = json_format.ParseDict(document, ModelConfig(), ignore_unknown_fields=True)
+        waiting += [step.model_name for step in found[model].ensemble_scheduling.step]
+    if found[name].model_transaction_policy.decoupled:
+        raise ConchError("a decoupled model streams its answers: its time is no single latency", where=name)
+    return found
+
+
+def _counters(url: str, headers: Mapping[str, str]) -> dict[tuple[str, str], Counters]:
+    return counters.parse(http_api.ask(url, "/v2/models/stats", headers).get("model_stats", []))
+
+
+def _manifest(repository: Repository | None, name: str) -> Manifest | None:
+    if repository is None or name not in repository.model_names() or not repository.versions(name):
+        return None
+    return repository.manifest(name, repository.latest(name))
+
+
+def _refuse_if_all_failed(name: str, sent: Sequence[Sent]) -> None:
+    if not sent or all(one.failure for one in sent):
+        raise ServerError(
+            "no request was answered: there is nothing to explain",
+            where=name,
+            got=sent[0].failure if sent else "no answer in the time given",
+            fix="give requests that the model takes: --golden FILE; or more --seconds",
+        )
+
+
+def _shared(name: str, steps: Sequence[str], counted: Mapping[str, Counters], requests: int) -> list[str]:
+    """The models that answered clearly more requests than we sent."""
+    return [m for m in dict.fromkeys((name, *steps)) if m in counted and counted[m].requests > 1.05 * requests + 5]
+
+
+def _percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:
+    import numpy as np
+
+    p50, p90, p99 = np.percentile(latencies_ms, [50, 90, 99])
+    return {"p50": float(p50), "p90": float(p90), "p99": float(p99)}

@@ -1,0 +1,92 @@
+"""What perf_analyzer 2.51 says, read: its CSV and the lines of its log. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conch.errors import ConchError
+
+_PASS = re.compile(r"Pass \[\d+\] throughput: ([\d.e+]+) infer/sec\..*? latency: (\d+) usec")
+_COUNT = re.compile(r"^\s*Request count: (\d+)", re.MULTILINE)
+_WARNING = re.compile(r"\[?WARNING\]?:?\s*(.+)")
+# Read from a GPU's metrics, which a CPU machine has none of.
+_IGNORED = ("nv_gpu_",)
+_PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class Window:
+    """One measurement window."""
+
+    inferences_per_second: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one call of perf_analyzer measured; ``latency_ms`` has avg and the percentiles."""
+
+    inferences_per_second: float
+    latency_ms: dict[str, float]
+    requests: int
+    windows: tuple[Window, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def spread_percent(self) -> float:
+        """How far the windows lie apart, in throughput or latency: largest over smallest, less one."""
+        return max((_spread_percent([getattr(w, name) for w in self.windows]) for name in _MEASURED), default=0.0)
+
+
+_MEASURED = ("inferences_per_second", "latency_ms")
+
+
+def read_window(line: str) -> Window | None:
+    """The window that a line of the log tells of, if it does."""
+    found = _PASS.search(line)
+    return Window(float(found.group(1)), int(found.group(2)) / 1e3) if found else None
+
+
+def figures(csv_text: str, log: str) -> Figures:
+    """One load's figures. Raises: ConchError when the CSV is not what is known of this release."""
+    rows = list(csv.DictReader(io.StringIO(csv_text)))
+    try:
+        (row,) = rows
+        latency = {name: float(row[f"{name} latency"]) / 1e3 for name in _PERCENTILES}
+        # Not among the columns of a run that is judged by a percentile, but its two parts are.
+        latency = {"avg": (float(row["request/response"]) + float(row["response wait"])) / 1e3, **latency}
+        throughput = float(row["Inferences/Second"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConchError(
+            "perf_analyzer's report cannot be read",
+            got=f"{type(error).__name__} {error} in {csv_text[:300]!r}",
+            expected="the columns of release 2.51",
+            fix="`conch perf install` gets that release",
+        ) from error
+    found = _COUNT.search(log)
+    windows = tuple(window for line in log.splitlines() if (window := read_window(line)) is not None)
+    return Figures(throughput, latency, int(found.group(1)) if found else 0, windows, warnings(log))
+
+
+def warnings(log: str) -> tuple[str, ...]:
+    """What perf_analyzer warns of, once each."""
+    found = (match.group(1).strip() for match in _WARNING.finditer(log))
+    return tuple(dict.fromkeys(text for text in found if not any(word in text for word in _IGNORED)))
+
+
+def reason(log: str) -> str:
+    """Why it failed: the last lines of its log that say so, without the settings that it repeats."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = [line for line in lines if re.match(r"(error:|Thread \[\d+\] had error:)", line)]
+    cleaned = [re.sub(r"^(error:|Thread \[\d+\] had error:)\s*", "", line) for line in told]
+    return "; ".join(dict.fromkeys(cleaned)) if cleaned else "\n".join(lines[-5:]) or "nothing was said"
+
+
+def _spread_percent(values: Sequence[float]) -> float:
+    if len(values) < 2 or min(values) <= 0:
+        return 0.0 if len(values) < 2 else float("inf")
+    return (max(values) / min(values) - 1) * 100

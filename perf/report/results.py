@@ -199,7 +199,7 @@ def _of_sweep(sweep: record.Sweep, path: Path) -> Result:
         notes=(*sweep.notes, *dict.fromkeys(note for run in sweep.runs for note in run.result.notes)),
         rows=tuple(Row(sweep.name, run.instances, point) for run in sweep.runs for point in run.result.points),
         failures=tuple(Failure(sweep.name, failed.cell.label, failed.error) for failed in sweep.failed),
-        unfinished=f"{left} of {len(sweep.plan.cells)} combinations were not measured yet" if left else "",
+        unfinished=f"{left} of {len(sweep.plan.cells)} combinations not measured yet" if left else "",
     )
 
 

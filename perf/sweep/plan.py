@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from conch.errors import ConchError
@@ -83,9 +83,8 @@ def check_batches(plan: Plan, max_batch_size: int) -> None:
         )
 
 
-def remaining_s(plan: Plan, done: Collection[Cell], took_s: Sequence[float]) -> float:
-    """How long the cells that are left will take: each as long as the median of those measured in this run."""
-    left = sum(cell not in done for cell in plan.cells)
+def remaining_s(plan: Plan, left: int, took_s: Sequence[float]) -> float:
+    """How long so many combinations will take: each as long as the median of those measured in this run."""
     each_s = statistics.median(took_s) if took_s else plan.template.window_ms / 1000 * WINDOWS + AROUND_S
     return left * each_s
 

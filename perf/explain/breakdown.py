@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perf.explain.counters import PARTS, Counters
-from perf.explain.timeline import HOPS_TO_THE_ANSWER, KINDS, Timeline
+from perf.explain.timeline import HOPS_TO_THE_ANSWER, Timeline
 
 OUTSIDE = ("to_server", "receive", "respond", "to_client", "unseen")
 # Shorter than this on average, a part is not worth a line of its own.
@@ -87,19 +87,15 @@ class Breakdown:
 def from_timelines(lines: Sequence[Timeline], measured_ms: float, requests: int) -> Breakdown:
     """The mean over the timelines, each part counted as nothing in a request that did not have it."""
     total_ns: dict[tuple[str, str], int] = {}
-    place_ns: dict[tuple[str, str], list[int]] = {}
     beside_ns: dict[str, int] = {}
     for line in lines:
-        origin = line.segments[0].start_ns
         for segment in line.segments:
             key = (segment.step, segment.kind)
             total_ns[key] = total_ns.get(key, 0) + segment.end_ns - segment.start_ns
-            place_ns.setdefault(key, []).append(segment.start_ns - origin)
         for segment in line.beside:
             beside_ns[segment.step] = beside_ns.get(segment.step, 0) + segment.end_ns - segment.start_ns
     count = max(len(lines), 1)
-    order = sorted(total_ns, key=lambda key: (sum(place_ns[key]) / len(place_ns[key]), KINDS.index(key[1])))
-    parts = _in_a_row([(step, kind, total_ns[step, kind] / count / 1e6) for step, kind in order])
+    parts = _in_a_row([(step, kind, total_ns[step, kind] / count / 1e6) for step, kind in _order(lines)])
     beside = {step: ns / count / 1e6 for step, ns in beside_ns.items()}
     return Breakdown(measured_ms, requests, parts, "traces", len(lines), beside)
 
@@ -110,7 +106,7 @@ def from_counters(
     """The parts of a model or an ensemble of ``steps`` (in order; empty for a model) from what was counted."""
     own = counted.get(model, Counters())
     count = max(own.requests, 1)
-    whole_ms = own.request_ns / count / 1e6
+    whole_ms = own.ms_a_request
     rows = []
     for step in steps or (model,):
         part_ns = counted.get(step, Counters()).part_ns
@@ -122,6 +118,19 @@ def from_counters(
     rows.append((HOPS_TO_THE_ANSWER, "hop", whole_ms - inside_ms))
     rows.append(("", "unseen", measured_ms - whole_ms))
     return Breakdown(measured_ms, requests, _in_a_row(rows), "statistics", own.requests, {})
+
+
+def _order(lines: Sequence[Timeline]) -> list[tuple[str, str]]:
+    """All parts in the order of the request with the most of them; what that one lacks, behind what it follows."""
+    ways = {tuple(dict.fromkeys((s.step, s.kind) for s in line.segments)) for line in lines}
+    order: list[tuple[str, str]] = []
+    for way in sorted(ways, key=lambda way: (-len(way), way)):
+        place = 0
+        for key in way:
+            if key not in order:
+                order.insert(place, key)
+            place = order.index(key) + 1
+    return order
 
 
 def _in_a_row(rows: Sequence[tuple[str, str, float]]) -> tuple[Part, ...]:

@@ -25,9 +25,9 @@ import click
     "--warmup", "warmup_s", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds before."
 )
 @click.option(
-    "--golden",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Requests to ask with, as a manifest has them (JSON).  [default: those of the version's manifest]",
+    "--inputs",
+    type=click.Path(path_type=Path, exists=True),
+    help="What to ask with: CSV, JSON, JSON lines, a folder of images.  [default: as `conch perf run`]",
 )
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the waterfall into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything on stdout as JSON.")
@@ -39,7 +39,7 @@ def explain(
     concurrency: int,
     seconds: float,
     warmup_s: float,
-    golden: Path | None,
+    inputs: Path | None,
     png: Path | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +53,7 @@ def explain(
     Examples:
       conch perf explain embeddings
       conch perf explain embeddings --concurrency 32 --png waterfall.png
-      conch perf explain spam --url http://127.0.0.1:8000 --golden requests.json
+      conch perf explain spam --url http://127.0.0.1:8000 --inputs texts.csv
       conch perf explain spam --json | jq '.findings[].change'
     """
     from conch.repository import Repository
@@ -65,12 +65,12 @@ def explain(
     load = explaining.LoadFor(concurrency=concurrency, seconds=seconds, warmup_s=warmup_s)
     if url is not None:
         found = explaining.explain(
-            name, url.rstrip("/"), load, golden=golden, repository=store, headers=_headers(headers)
+            name, url.rstrip("/"), load, inputs=inputs, repository=repository, headers=_headers(headers)
         )
     else:
         with scratch.traced_server(store, name) as traced:
             console.print(f"explaining {name} for {warmup_s + seconds:g} s on a server of our own")
-            found = explaining.explain(name, traced.server.http_url, load, golden=golden, repository=store)
+            found = explaining.explain(name, traced.server.http_url, load, inputs=inputs, repository=repository)
             found = dataclasses.replace(found, notes=(*found.notes, *traced.notes))
     printing.show(found)
     if png is not None:

@@ -37,9 +37,10 @@ class Counters:
         """Rows an execution."""
         return self.rows / self.executions if self.executions else None
 
-    def ms(self, part: str) -> float:
-        """Milliseconds of a part, a request of this model."""
-        return self.part_ns.get(part, 0) / self.requests / 1e6 if self.requests else 0.0
+    @property
+    def ms_a_request(self) -> float:
+        """Milliseconds from a request's arrival to its answer, within the server."""
+        return self.request_ns / self.requests / 1e6 if self.requests else 0.0
 
     def minus(self, before: Counters) -> Counters:
         """What was counted since."""

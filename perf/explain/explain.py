@@ -11,11 +11,9 @@ from pathlib import Path
 
 from clients import Client
 from conch.errors import ConchError, ServerError
-from conch.manifest import Manifest
 from conch.model_config import ModelConfig, ModelConfigMessage, signature_of
-from conch.repository import Repository
 from perf.explain import asked, breakdown, counters, traced_load, tracing
-from perf.explain.breakdown import Breakdown
+from perf.explain.breakdown import OUTSIDE, Breakdown
 from perf.explain.counters import Counters
 from perf.explain.evidence import Evidence, gather
 from perf.explain.findings import Finding, findings
@@ -41,7 +39,10 @@ class LoadFor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything found. Latencies are the client's; ``percentiles_ms`` has p50, p90 and p99 of them."""
+    """Everything found. Latencies are the client's; ``percentiles_ms`` has p50, p90 and p99 of them.
+
+    ``server_ms`` is the time within the server twice, by its own ``statistics`` and by the ``parts``: a check on both.
+    """
 
     model: str
     steps: tuple[str, ...]
@@ -51,6 +52,7 @@ class Explanation:
     failures: int
     requests_per_second: float
     percentiles_ms: Mapping[str, float]
+    server_ms: Mapping[str, float]
     breakdown: Breakdown
     evidence: Evidence
     findings: tuple[Finding, ...]
@@ -63,24 +65,23 @@ def explain(
     url: str,
     load: LoadFor,
     *,
-    golden: Path | None = None,
-    repository: Repository | None = None,
+    inputs: Path | None = None,
+    repository: Path | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Explanation:
     """Explain a model that a server at an http:// address serves.
 
-    ``repository`` has the manifest with golden requests; ``golden`` is a file of them, in their place.
+    ``inputs`` is a file or a folder of them, as `conch perf run` takes it; ``repository`` may have golden ones.
     Raises: ConchError, among them when every request fails.
     """
     heads = headers or {}
     configs = _configs(url, name, heads)
     steps = step_names(configs, name)
     signature = signature_of(configs[name])
-    manifest = _manifest(repository, name)
-    choice = asked.choose(signature, golden, manifest)
+    choice = asked.choose(name, signature, inputs, repository)
     notes = list(choice.notes)
 
-    messages = [traced_load.render(url, name, request.inputs, heads) for request in choice.requests]
+    messages = [traced_load.render(url, name, request, heads) for request in choice.requests]
     with Client(url, headers=dict(heads)) as client:
         fill = asked.padding(client, name, steps, choice.requests)
     warm = traced_load.drive(url, messages, load.concurrency, load.warmup_s)
@@ -108,6 +109,11 @@ def explain(
             notes.append(f"{len(lines)} whole traces are too few: parts are from the statistics")
         where = breakdown.from_counters(name, steps, counted, measured_ms, len(good))
     notes += [f"{m} was asked by others too: its figures hold theirs" for m in _shared(name, steps, counted, len(good))]
+    within = {"statistics": counted[name].ms_a_request, "parts": where.sum_ms - where.ms(*OUTSIDE)}
+    if abs(within["parts"] - within["statistics"]) > 0.1 * within["statistics"]:
+        notes.append(
+            f"{within['statistics']:.2f} ms in the server by its statistics, {within['parts']:.2f} by the parts"
+        )
     failed = [one for one in sent if one.failure]
     evidence = gather(
         name,
@@ -131,6 +137,7 @@ def explain(
         failures=len(failed),
         requests_per_second=len(good) / span_s,
         percentiles_ms=_percentiles([one.ms for one in good]),
+        server_ms=within,
         breakdown=where,
         evidence=evidence,
         findings=findings(evidence),
@@ -179,19 +186,13 @@ def _counters(url: str, headers: Mapping[str, str]) -> dict[tuple[str, str], Cou
     return counters.parse(http_api.ask(url, "/v2/models/stats", headers).get("model_stats", []))
 
 
-def _manifest(repository: Repository | None, name: str) -> Manifest | None:
-    if repository is None or name not in repository.model_names() or not repository.versions(name):
-        return None
-    return repository.manifest(name, repository.latest(name))
-
-
 def _refuse_if_all_failed(name: str, sent: Sequence[Sent]) -> None:
     if not sent or all(one.failure for one in sent):
         raise ServerError(
             "no request was answered: there is nothing to explain",
             where=name,
             got=sent[0].failure if sent else "no answer in the time given",
-            fix="give requests that the model takes: --golden FILE; or more --seconds",
+            fix="give requests that the model takes: --inputs FILE; or more --seconds",
         )
 
 

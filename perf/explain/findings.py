@@ -177,7 +177,11 @@ def cache_never_hits(e: Evidence) -> Iterator[Finding]:
 def queue_dominates(e: Evidence) -> Iterator[Finding]:
     """Most of the time a request waits for its turn."""
     for s in e.steps:
-        if s.queue_ms < DOMINATES * e.measured_ms:
+        if (
+            s.queue_ms < DOMINATES * (e.measured_ms - e.outside_ms)
+            or s.queue_ms < NOTABLE * e.measured_ms
+            or _delayed(s)
+        ):
             continue
         figures = f"{s.queue_ms:.2f} of {e.measured_ms:.2f} ms, at {e.concurrency} in flight for {_count(s.instances)}"
         if not s.on_gpu and s.instances >= e.cores:
@@ -193,6 +197,25 @@ def queue_dominates(e: Evidence) -> Iterator[Finding]:
             )
             change = _where(s, f"instance_group {{ count: {count} }}") + with_threads
         yield Finding("queue-dominates", s.model, f"requests mostly wait for {s.model}", figures, change, s.queue_ms)
+
+
+def delay_costs(e: Evidence) -> Iterator[Finding]:
+    """The batcher's delay is most of the time in the queue."""
+    for s in e.steps:
+        if s.delay_us is None or s.average_batch is None or s.queue_ms < NOTABLE * e.measured_ms or not _delayed(s):
+            continue
+        merges = s.average_batch / s.rows_a_request >= MERGES
+        yield Finding(
+            "delay-costs",
+            s.model,
+            f"requests wait for the batcher's delay of {s.model}" + ("" if merges else ", and nothing comes of it"),
+            f"{s.queue_ms:.2f} ms in the queue, a delay of {s.delay_us / 1000:g} ms, "
+            f"{s.average_batch:.2f} rows an execution at {e.concurrency} in flight",
+            _where(s, "dynamic_batching { }")
+            + ": delay 0 merges what waits anyway"
+            + (", measure both" if merges else ""),
+            s.queue_ms,
+        )
 
 
 def bottleneck(e: Evidence) -> Iterator[Finding]:
@@ -258,6 +281,7 @@ RULES: tuple[Rule, ...] = (
     oversubscribed,
     cache_never_hits,
     queue_dominates,
+    delay_costs,
     bottleneck,
     hops_cost_more,
     outside_the_server,
@@ -266,6 +290,11 @@ RULES: tuple[Rule, ...] = (
 
 def _batching(s: StepEvidence, why: str, figures: str, change: str) -> Finding:
     return Finding("does-not-batch", s.model, f"requests to {s.model} do not batch: {why}", figures, change, s.queue_ms)
+
+
+def _delayed(s: StepEvidence) -> bool:
+    """Whether the delay accounts for most of the time in the queue."""
+    return s.delay_us is not None and s.delay_us > 0 and s.delay_us / 1000 >= 0.5 * s.queue_ms
 
 
 def _padded_apart(e: Evidence, s: StepEvidence) -> bool:

@@ -71,6 +71,7 @@ def document(found: Explanation) -> dict[str, Any]:
         "failures": found.failures,
         "requests_per_second": found.requests_per_second,
         "latency_ms": {"avg": where.measured_ms, **found.percentiles_ms},
+        "server_ms": dict(found.server_ms),
         "source": where.source,
         "traced_requests": where.sampled if where.source == "traces" else 0,
         "parts": parts,

@@ -22,7 +22,6 @@ from perf.explain.trace_file import Trace
 
 HOPS_TO_THE_ANSWER = "answer"
 COMPUTE = ("compute_input", "compute_infer", "compute_output")
-KINDS = ("to_server", "receive", "hop", "queue", *COMPUTE, "cache", "respond", "to_client")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def write_plot(where: Breakdown, title: str, path: Path) -> None:
         is_late = part.start_ms + part.ms > 0.8 * whole_ms
         place = part.start_ms if is_late else part.start_ms + part.ms
         axes.annotate(
-            f"{part.ms:.2f} ms",
+            f"{part.ms:.2f} ms" if abs(part.ms) >= 0.01 else f"{part.ms:.3f} ms",
             (place, row),
             xytext=(-5 if is_late else 5, 0),
             textcoords="offset points",

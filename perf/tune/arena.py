@@ -34,7 +34,10 @@ SIDES = ("a", "b")
 LOOKS = {SHORT: (400, 1), LONGER: (700, 2), FINAL: (1500, 2)}
 # A window of fewer answers says little of the p99.
 ANSWERS_A_WINDOW = 60
-LONGEST_WINDOW_MS = 10_000
+# Of the whole time, what one comparison may take by rung: slow models would else be compared a few times only.
+SHARE = {SHORT: 0.03, LONGER: 0.07, FINAL: 0.12}
+WINDOWS = 3
+SHORTEST_WINDOW_MS = 200
 START_TIMEOUT_S = 600.0
 
 # Measure a served model: its name, how many requests are in flight, the window's length in ms.
@@ -107,9 +110,11 @@ class ScratchArena:
         control: Control,
         measure: Measure,
         concurrency: int,
+        budget_s: float,
     ) -> None:
         self.grpc_url = grpc_url
         self.concurrency = concurrency
+        self.budget_s = budget_s
         self.may_ease = False
         self._sides = sides
         self._control = control
@@ -124,7 +129,7 @@ class ScratchArena:
             second = self._serve(other, besides=best)
         except ConchError as error:
             return str(error)
-        window_ms, turns = LOOKS[rung]
+        window_ms, turns = self._window_ms(rung), LOOKS[rung][1]
         self._duels += 1
         order = [(first, second), (second, first)]
         readings: dict[str, list[Reading]] = {first.letter: [], second.letter: []}
@@ -194,22 +199,29 @@ class ScratchArena:
             for request in recorded_or_made_up(manifest, model.signature):
                 put(model, request, manifest.parity if manifest is not None else ())
 
+    def _window_ms(self, rung: int) -> int:
+        """A window that holds enough answers, within the share of the time that a comparison has."""
+        wanted_ms, turns = LOOKS[rung]
+        if self._slowest_per_second:
+            wanted_ms = max(wanted_ms, int(ANSWERS_A_WINDOW / self._slowest_per_second * 1000))
+        most_ms = int(self.budget_s * 1000 * SHARE[rung] / (WINDOWS * 2 * turns))
+        return max(SHORTEST_WINDOW_MS, min(wanted_ms, most_ms))
+
     def _read(self, side: _Side, window_ms: int) -> Reading:
-        rate = self._slowest_per_second
-        enough_ms = ANSWERS_A_WINDOW / rate * 1000 if rate else 0.0
-        length_ms = int(min(max(window_ms, enough_ms), LONGEST_WINDOW_MS))
-        found = self._measure(side.name(side.subject.name), self.concurrency, length_ms)
+        found = self._measure(side.name(side.subject.name), self.concurrency, window_ms)
         if found.requests_per_second > 0:
-            self._slowest_per_second = min(rate or found.requests_per_second, found.requests_per_second)
+            slowest = self._slowest_per_second or found.requests_per_second
+            self._slowest_per_second = min(slowest, found.requests_per_second)
         return found
 
 
 @contextmanager
 def scratch_arena(
-    live: Repository, subject: Subject, concurrency: int, measure_at: Callable[[str, str], Measure]
+    live: Repository, subject: Subject, concurrency: int, budget_s: float, measure_at: Callable[[str, str], Measure]
 ) -> Iterator[ScratchArena]:
-    """An arena on a server of its own, until the block ends. ``measure_at`` is given the HTTP and the gRPC address.
+    """An arena on a server of its own, until the block ends.
 
+    ``budget_s`` is all the time that there is; ``measure_at`` is given the HTTP and the gRPC address.
     Raises: ServerError.
     """
     from server.control import Control
@@ -234,7 +246,7 @@ def scratch_arena(
                 first, second = (_Side(root, staging, letter, subject, live, _has_gpu()) for letter in SIDES)
                 measure = measure_at(server.http_url, server.grpc_url)
                 try:
-                    yield ScratchArena((first, second), server.grpc_url, control, measure, concurrency)
+                    yield ScratchArena((first, second), server.grpc_url, control, measure, concurrency, budget_s)
                 finally:
                     server.kill()  # nobody else asks it: there is nothing to wait for
         finally:

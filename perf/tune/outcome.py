@@ -56,7 +56,8 @@ class Outcome:
 
 def reason(change: Change, goal: Goal, precisions: Mapping[int, str]) -> str:
     """Why a setting is what it is: `2 instances of 1 thread: 1.9 times 1 of 2`."""
-    after, before = _said(change, change.after, precisions), _said(change, change.before, precisions, short=True)
+    after = _said(change, change.after, change.before, precisions)
+    before = _said(change, change.before, change.after, precisions, short=True)
     if change.gain is None:
         return f"{after} in place of {before}: found good together with the rest, and not measured alone"
     if math.isinf(change.gain):
@@ -65,12 +66,12 @@ def reason(change: Change, goal: Goal, precisions: Mapping[int, str]) -> str:
     return f"{after}: {change.gain:.2f} times {before} ({what})"
 
 
-def _said(change: Change, tuning: Tuning, precisions: Mapping[int, str], *, short: bool = False) -> str:
+def _said(change: Change, tuning: Tuning, other: Tuning, precisions: Mapping[int, str], *, short: bool = False) -> str:
     if change.what == "version":
         return f"version {tuning.version} ({precisions.get(tuning.version) or 'unknown precision'})"
     tuned = tuning.of(change.model)
     if change.what == "instances":
-        return _instances(tuned, short=short)
+        return _instances(tuned, other.of(change.model), short=short)
     if change.what == "batching":
         return str(tuned.batching) if tuned.batching is not None else "no batching"
     if change.what == "max_batch_size":
@@ -78,10 +79,12 @@ def _said(change: Change, tuning: Tuning, precisions: Mapping[int, str], *, shor
     return f"lengths padded to a multiple of {tuned.pad_multiple}" if tuned.pad_multiple > 1 else "no padded lengths"
 
 
-def _instances(tuned: ModelTuning, *, short: bool = False) -> str:
+def _instances(tuned: ModelTuning, other: ModelTuning, *, short: bool) -> str:
     count = f"{tuned.instances}" if short else f"{tuned.instances} instance{'s' * (tuned.instances > 1)}"
+    if not tuned.threads and not other.threads:
+        return count
     if not tuned.threads:
-        return f"{count} with as many threads as it likes" if tuned.instances == 1 else f"{count} of unset threads"
+        return f"{count} of as many threads as there are cores"
     return f"{count} of {tuned.threads}" + ("" if short else f" thread{'s' * (tuned.threads > 1)}")
 
 

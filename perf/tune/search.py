@@ -208,20 +208,22 @@ def prune(
     took_s = 0.0
     for change in changes:
         without = taken_back(start, best, change)
-        if without == best or not has_time(took_s):
-            kept.append(change)
-            continue
-        begun = time.monotonic()
-        result = arena.duel(best, without, LONGER)
-        took_s = time.monotonic() - begun
-        if isinstance(result, str):
-            kept.append(change)
-            continue
-        worth = goal.gain(result.best, result.other, LONGER)
-        if worth > 1 + MARGIN / 3:
-            kept.append(Change(change.model, change.what, change.before, change.after, worth))
-        else:
+        gains: list[float] = []
+        for rung in (LONGER, FINAL):
+            if gains and abs(gains[0] - 1) > MARGIN:
+                break  # plain enough: a longer look is for what is near
+            if without == best or not has_time(took_s):
+                break
+            begun = time.monotonic()
+            result = arena.duel(best, without, rung)
+            took_s = max(took_s, time.monotonic() - begun)
+            if isinstance(result, str):
+                break
+            gains.append(goal.gain(result.best, result.other, rung))
+        if gains and gains[-1] <= 1 + MARGIN / 3:
             best = without
+        else:
+            kept.append(dataclasses.replace(change, gain=gains[-1] if gains else None))
     return best, tuple(kept)
 
 

@@ -56,16 +56,10 @@ def tune(
     inputs = for_model(name, signature, file=options.inputs, repository=root, version=str(subject.version))
     concurrency = options.concurrency or IN_FLIGHT[options.goal.objective]
 
-    def passed(share: float, more_s: float = 0.0) -> bool:
-        return time.monotonic() - begun + more_s > share * options.minutes * 60
-
-    with scratch_arena(repository, subject, concurrency, _measure_at(options.protocol, inputs)) as arena:
+    measuring = measure_at(options.protocol, inputs)
+    with scratch_arena(repository, subject, concurrency, options.minutes * 60, measuring) as arena:
         arena.may_ease = options.concurrency is None and options.goal.p99_ms is not None
-        found = _search(arena, subject, options.goal, begun + SEARCH_SHARE * options.minutes * 60, told)
-        changes = changes_between(subject.start, found.best)
-        best, changes = prune(
-            subject.start, found.best, changes, arena, options.goal, lambda more_s: not passed(PRUNE_SHARE, more_s)
-        )
+        found, best, changes = find(arena, subject, subject.start, options.goal, begun + options.minutes * 60, told)
         measured = _again(arena, subject.start, best)
     notes = [*subject.notes]
     best, changes = _only_if_better(subject, best, changes, measured, options.goal, notes)
@@ -95,16 +89,31 @@ def tune(
     )
 
 
-def _search(
-    arena: ScratchArena, subject: Subject, goal: Goal, deadline_s: float, told: Callable[[Trial], None]
-) -> Found:
+def find(
+    arena: ScratchArena,
+    subject: Subject,
+    start: Tuning,
+    goal: Goal,
+    deadline_s: float,
+    told: Callable[[Trial], None] = lambda _: None,
+) -> tuple[Found, Tuning, tuple[Change, ...]]:
+    """Search from ``start``, then take back what does not pay: what was found, the best settings, what each is worth.
+
+    ``deadline_s`` is on time.monotonic(): by then the last comparison, of before and after, should be done too.
+    """
     cores = len(os.sched_getaffinity(0))
+    left_s = deadline_s - time.monotonic()
 
     def moves(tuning: Tuning) -> list[Knob]:
         return knobs(tuning, subject.tunables, cores, arena.shares(tuning), tuple(subject.variants))
 
-    search = Search(arena, goal, moves, deadline_s, told=told)
-    return search.run(subject.start, rules(subject.start, subject.tunables, cores))
+    def has_time(more_s: float) -> bool:
+        return time.monotonic() + more_s <= deadline_s - (1 - PRUNE_SHARE) * left_s
+
+    search = Search(arena, goal, moves, deadline_s - (1 - SEARCH_SHARE) * left_s, told=told)
+    found = search.run(start, rules(start, subject.tunables, cores))
+    best, changes = prune(start, found.best, changes_between(start, found.best), arena, goal, has_time)
+    return found, best, changes
 
 
 def _again(arena: ScratchArena, start: Tuning, best: Tuning) -> Duel | None:
@@ -150,7 +159,7 @@ def _write(repository: Repository, subject: Subject, best: Tuning, options: Opti
     return write_back(repository, subject, best, server=options.server)
 
 
-def _measure_at(protocol: str, inputs: Inputs) -> Callable[[str, str], Measure]:
+def measure_at(protocol: str, inputs: Inputs) -> Callable[[str, str], Measure]:
     """How a served model is measured: three windows of perf_analyzer."""
     from perf.analyzer.measure import measure
 

@@ -7,7 +7,7 @@ import click
 from conch.cli import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "run": LazyCommand("perf.run_cli", "run", "Measure a model with perf_analyzer."),
+    "run": LazyCommand("perf.run.cli", "run", "Measure a model with perf_analyzer."),
     "sweep": LazyCommand("perf.sweep.cli", "sweep", "Measure over concurrency, batch and instances."),
     "tune": LazyCommand("perf.tune.cli", "tune", "Search for the best settings, and write them back."),
     "explain": LazyCommand("perf.explain.cli", "explain", "Show where a request's time goes, and what to change."),

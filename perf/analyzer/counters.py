@@ -1,7 +1,6 @@
-"""What the server counted while a load ran, from its statistics before and after.
+"""What the server counted while a load ran, from its statistics before and after: the sizes of batches, and failures.
 
-perf_analyzer's own CSV is not used for this: the queue time that release 2.51 writes for an ensemble is wrong (2 us,
-where its steps waited 10 ms).
+They hold what came before the measurement windows too; times are perf_analyzer's, which are of the windows alone.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clients.address import parse_address
-from conch.errors import ConchError
+from perf.analyzer.served import configs
 
 if TYPE_CHECKING:
     from clients.replies import Duration, ModelStatistics
@@ -43,7 +41,7 @@ def read(url: str, model: str, version: str = "") -> Counters:
     """Ask the server. Raises: ConchError."""
     from clients.client import Client
 
-    members = _members(url, model)
+    members = configs(url, model)
     with Client(url, retries=1) as client:
         rows = {(row.name, row.version): row for row in client.statistics() if row.name in members}
     return Counters(model, version, rows)
@@ -81,28 +79,3 @@ def _less(after: ModelStatistics, before: ModelStatistics | None) -> dict[str, A
         then: Duration | None = getattr(before, name) if before else None
         found[name] = (now.count - (then.count if then else 0), now.total_ns - (then.total_ns if then else 0))
     return found
-
-
-def _members(url: str, model: str) -> set[str]:
-    """A model's name, and those of all that it is made of."""
-    found: set[str] = set()
-    due = [model]
-    while due:
-        name = due.pop()
-        if name not in found:
-            found.add(name)
-            due += _steps(url, name)
-    return found
-
-
-def _steps(url: str, model: str) -> list[str]:
-    if parse_address(url).is_grpc:
-        from server.control import Control
-
-        return [step.model_name for step in Control(url).config(model).ensemble_scheduling.step]
-    from server import http_api
-
-    config = http_api.ask(url.rstrip("/"), f"/v2/models/{model}/config", {})
-    if not isinstance(config, dict):
-        raise ConchError("the server's answer is no configuration", where=url, got=f"{config!r:.80}")
-    return [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]

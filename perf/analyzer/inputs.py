@@ -79,7 +79,7 @@ def for_model(
     if shipped.is_file():
         found = from_file(signature, shipped, check=False)
         if _fits(signature, found):  # a model of another kind may have a sample's name
-            return found
+            return dataclasses.replace(found, origin=f"perf/inputs/{shipped.name}")
     golden = _golden(name, signature, repository, version) if repository is not None else None
     if golden is not None:
         return golden

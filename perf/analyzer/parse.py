@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from conch.errors import ConchError
 
@@ -15,6 +15,16 @@ _COUNT = re.compile(r"^\s*Request count: (\d+)", re.MULTILINE)
 _WARNING = re.compile(r"\[?WARNING\]?:?\s*(.+)")
 # Read from a GPU's metrics, which a CPU machine has none of.
 _IGNORED = ("nv_gpu_",)
+# What the server did within the windows: one such block for the model, and for each that an ensemble is made of.
+_SERVED = re.compile(
+    r"Inference count: (?P<inferences>\d+)\s+Execution count: (?P<executions>\d+)\s+.*?"
+    r"Successful request count: (?P<requests>\d+)\s+Avg request latency: \d+ usec \([^)]*?"
+    r"queue (?P<queue>\d+) usec \+ compute input (?P<compute_input>\d+) usec \+ "
+    r"compute infer (?P<compute_infer>\d+) usec \+ compute output (?P<compute_output>\d+) usec\)",
+    re.DOTALL,
+)
+_SERVED_HEAD = re.compile(r"^\s*Inference count: ", re.MULTILINE)
+_PARTS = ("queue", "compute_input", "compute_infer", "compute_output")
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
@@ -28,13 +38,19 @@ class Window:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one call of perf_analyzer measured; ``latency_ms`` has avg and the percentiles."""
+    """What one call of perf_analyzer measured; ``latency_ms`` has avg and the percentiles.
+
+    ``server_ms`` are means a request, for an ensemble sums over its steps; ``average_batch`` is rows an execution, of
+    the step that computes longest. Both are of the windows alone; empty and None where the log does not tell.
+    """
 
     inferences_per_second: float
     latency_ms: dict[str, float]
     requests: int
     windows: tuple[Window, ...]
     warnings: tuple[str, ...]
+    server_ms: dict[str, float] = field(default_factory=dict)
+    average_batch: float | None = None
 
     @property
     def spread_percent(self) -> float:
@@ -69,7 +85,26 @@ def figures(csv_text: str, log: str) -> Figures:
         ) from error
     found = _COUNT.search(log)
     windows = tuple(window for line in log.splitlines() if (window := read_window(line)) is not None)
-    return Figures(throughput, latency, int(found.group(1)) if found else 0, windows, warnings(log))
+    requests = int(found.group(1)) if found else 0
+    return Figures(throughput, latency, requests, windows, warnings(log), *_served(log, requests))
+
+
+def _served(log: str, requests: int) -> tuple[dict[str, float], float | None]:
+    """What the server did for a request, and its average batch.
+
+    Not from the CSV: the queue time that release 2.51 writes there for an ensemble is wrong (2 us, where its steps
+    waited 10 ms). An ensemble's own block has no compute parts, and is passed over for those of its steps.
+    """
+    starts = [match.start() for match in _SERVED_HEAD.finditer(log)]
+    blocks = [log[start:end] for start, end in zip(starts, [*starts[1:], len(log)], strict=True)]
+    steps = [match for block in blocks if (match := _SERVED.search(block)) is not None]
+    steps = [step for step in steps if int(step["executions"])]
+    if not steps or not requests:
+        return {}, None
+    totals = {part: sum(int(step[part]) * int(step["requests"]) for step in steps) for part in _PARTS}
+    longest = max(steps, key=lambda step: int(step["compute_infer"]) * int(step["requests"]))
+    server_ms = {part: total / requests / 1e3 for part, total in totals.items()}
+    return server_ms, int(longest["inferences"]) / int(longest["executions"])
 
 
 def warnings(log: str) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from perf.points import Load, Point
 
 # All of n rounds on one side by chance: 2 in 2^n. Below this many, rounds are compared like any repeated points.
 ENOUGH_ROUNDS = 5
-# What is compared: its name, how it is read from a point, and whether more is better.
 FASTER, SLOWER, NONE, UNCLEAR = "faster", "slower", "none", "unclear"
 
 _REPEATED, _ROUNDS, _ONCE, _UNSTABLE = "repeated", "rounds", "measured once", "unstable"
@@ -73,6 +72,7 @@ FIGURES: Mapping[str, Callable[[Point], float | None]] = {
     "p50_ms": lambda point: point.latency_ms.get("p50"),
     "p99_ms": lambda point: point.latency_ms.get("p99"),
 }
+FIGURE_NAMES = {"inferences_per_second": "inferences/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
 
 
 def compare(
@@ -175,3 +175,15 @@ def _traits(key: _Key) -> tuple[str, ...]:
         load.protocol + (" streaming" if load.streaming else ""),
         f"{load.shared_memory} shared memory" if load.shared_memory != "none" else "",
     )
+
+
+def too_slow(levels: Iterable[LevelComparison], percent: float) -> list[str]:
+    """Where B is slower by more than the noise and by more than so many percent, or fails requests that A did not."""
+    found = []
+    for level in levels:
+        for ratio in level.ratios:
+            if ratio.verdict == SLOWER and ratio.slower_percent > percent:
+                found.append(f"{level.label}: {FIGURE_NAMES[ratio.figure]} {ratio.slower_percent:.1f} % slower")
+        if level.failures[1] > level.failures[0]:
+            found.append(f"{level.label}: {level.failures[1]} requests failed, {level.failures[0]} before")
+    return found

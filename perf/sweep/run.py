@@ -20,7 +20,10 @@ Measure = Callable[[Load, str], Point]
 
 @dataclass(frozen=True)
 class Step:
-    """One more combination was tried: ``point`` or ``error``, and the sweep that is on disk now."""
+    """One more combination was tried: ``point`` or ``error``, and the sweep that is on disk now.
+
+    ``took_s`` is the measurement alone, without what it takes to start a server or to load instances.
+    """
 
     sweep: Sweep
     cell: Cell
@@ -44,6 +47,7 @@ def carry_out(sweep: Sweep, target: Target, measure: Measure, folder: Path) -> I
             error = str(failure)
         else:
             check_same_model(sweep, cell, serving)
+            began = time.monotonic()
             load = sweep.plan.load(cell)
             try:
                 point = measure(load, serving.url(load.protocol))

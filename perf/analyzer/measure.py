@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from conch.errors import ConchError
 from perf.analyzer import binary, counters, parse
 from perf.analyzer.command import WINDOWS, arguments
 from perf.analyzer.inputs import Inputs
+from perf.analyzer.served import configs
 from perf.points import Load, Point
 from server.tethered import Launch, TetheredProcess
 
@@ -58,7 +60,8 @@ def measure(
         for attempt in range(max(1, load.max_trials // WINDOWS)):
             report = scratch / f"report-{attempt}.csv"
             command = [*analyzer.command(scratch), *arguments(load, url, data, report)]
-            log = _call(load, command, analyzer.environment(os.environ), scratch, inputs, on_line)
+            launch = Launch(tuple(command), analyzer.environment(os.environ), scratch, STOP_S, _cleanup(load, url))
+            log = _call(load, launch, on_line)
             text = report.read_text(encoding="utf-8") if report.is_file() else ""
             found.append(parse.figures(text, log))
             if csv_path is not None and found[-1].spread_percent <= best:
@@ -106,20 +109,11 @@ def _point(load: Load, figures: parse.Figures, served: counters.Served, windows:
     )
 
 
-def _call(
-    load: Load,
-    command: list[str],
-    environment: dict[str, str],
-    scratch: Path,
-    inputs: Inputs,
-    on_line: OnLine | None,
-) -> str:
+def _call(load: Load, launch: Launch, on_line: OnLine | None) -> str:
     """Run perf_analyzer to its end; its log. Raises: LoadFailed."""
-    log_path = scratch / "log"
-    regions = set(_regions())
+    log_path = launch.folder / "log"
     limit_s = WINDOWS * load.window_ms / 1e3 * 2 + SPARE_S
-    launch = Launch(tuple(command), environment, scratch, grace_s=STOP_S)
-    process = TetheredProcess(launch, log_path=log_path, scratch=scratch)
+    process = TetheredProcess(launch, log_path=log_path, scratch=launch.folder)
     try:
         code = _follow(process, log_path, limit_s, on_line)
     finally:
@@ -129,8 +123,6 @@ def _call(
                 os.kill(process.pid, signal.SIGINT)
             if process.wait(STOP_S) is None:
                 process.kill()
-        if load.shared_memory != "none":
-            _remove_regions(set(_regions()) - regions, inputs)
     log = log_path.read_text(encoding="utf-8", errors="replace")
     if code is None:
         raise LoadFailed(
@@ -182,13 +174,13 @@ def _tail(log: str, lines: int = 5) -> str:
     return "\n".join(log.strip().splitlines()[-lines:])
 
 
-def _regions() -> list[str]:
-    return [path.name for path in SHARED_MEMORY.iterdir()] if SHARED_MEMORY.is_dir() else []
-
-
-def _remove_regions(new: set[str], inputs: Inputs) -> None:
-    """Remove what a killed perf_analyzer leaves: its regions are named after the inputs, with a stream and a step."""
-    names = {name for step in inputs.steps for name in step}
-    for region in new:
-        if any(region.startswith(f"{name}_") and region[len(name) + 1 :].replace("_", "").isdigit() for name in names):
-            (SHARED_MEMORY / region).unlink(missing_ok=True)
+def _cleanup(load: Load, url: str) -> tuple[tuple[str, ...], ...]:
+    """What removes the shared memory that a killed perf_analyzer leaves: an input's regions are named after it, with a
+    stream and a step; an output's is its name alone.
+    """
+    if load.shared_memory == "none":
+        return ()
+    config = configs(url, load.model)[load.model]
+    patterns = [f"{SHARED_MEMORY}/{shlex.quote(tensor.name)}_[0-9]*_[0-9]*" for tensor in config.input]
+    patterns += [f"{SHARED_MEMORY}/{shlex.quote(tensor.name)}" for tensor in config.output]
+    return (("/bin/sh", "-c", f"rm -f {' '.join(patterns)}"),)

@@ -91,11 +91,11 @@ def explain(
     one_in = max(1, math.ceil(len(warm) / load.warmup_s * load.seconds / TRACES))
     before = _counters(url, heads)
     if path is None:
-        sent = traced_load.drive(url, messages, load.concurrency, load.seconds, first_id=len(warm))
+        sent = traced_load.drive(url, messages, load.concurrency, load.seconds)
         notes.append(f"no traces of this server: {why_not}; parts are from its statistics")
     else:
         with tracing.traced(url, name, heads, one_in):
-            sent = traced_load.drive(url, messages, load.concurrency, load.seconds, first_id=len(warm))
+            sent = traced_load.drive(url, messages, load.concurrency, load.seconds)
     counted = counters.between(before, _counters(url, heads))
 
     good = [one for one in sent if not one.failure]

@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from conch.errors import ConchError, ServerUnavailable
 from conch.tensor_spec import Array, from_numpy_type
 
 # As long as any id that replaces it, so that the lengths in the headers stay right.
-_PLACEHOLDER = "conch-explain-00000000"
+_PLACEHOLDER = "conch-explain-00000000-00000000"
 
 
 @dataclass(frozen=True)
@@ -60,54 +61,52 @@ def render(url: str, model: str, inputs: Mapping[str, Array], headers: Mapping[s
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + bytes(body)
 
 
-def drive(url: str, requests: Sequence[bytes], concurrency: int, seconds: float, first_id: int = 0) -> tuple[Sent, ...]:
+def drive(url: str, requests: Sequence[bytes], concurrency: int, seconds: float) -> tuple[Sent, ...]:
     """Send the rendered requests in turn, ``concurrency`` in flight, for ``seconds``; all answers are waited for.
 
+    Ids are of this call alone: a server's trace file still has the requests of earlier ones.
     Raises: ServerUnavailable when the address does not answer.
     """
-    return asyncio.run(_drive(url, requests, concurrency, seconds, first_id))
+    return asyncio.run(_drive(url, requests, concurrency, seconds))
 
 
-async def _drive(
-    url: str, requests: Sequence[bytes], concurrency: int, seconds: float, first_id: int
-) -> tuple[Sent, ...]:
+async def _drive(url: str, requests: Sequence[bytes], concurrency: int, seconds: float) -> tuple[Sent, ...]:
     parts = urlsplit(url)
     if parts.scheme != "http":
         raise ConchError("the load goes over plain HTTP", where=url, expected="http://HOST:PORT")
-    numbers = itertools.count(first_id)
+    prefix = f"{_PLACEHOLDER[:-17]}{uuid.uuid4().hex[:8]}-"
+    ids = (f"{prefix}{number % 10**8:08d}" for number in itertools.count())
+    in_turn = zip(itertools.cycle(requests), ids, strict=False)
     end_ns = time.perf_counter_ns() + int(seconds * 1e9)
-    tasks = [
-        _connection(parts.hostname or "", parts.port or 80, url, requests, numbers, end_ns) for _ in range(concurrency)
-    ]
-    return tuple(sent for one in await asyncio.gather(*tasks) for sent in one)
+    place = (parts.hostname or "", parts.port or 80)
+    done = await asyncio.gather(*(_connection(place, url, in_turn, end_ns) for _ in range(concurrency)))
+    return tuple(sent for one in done for sent in one)
 
 
 async def _connection(
-    host: str, port: int, url: str, requests: Sequence[bytes], numbers: itertools.count[int], end_ns: int
+    place: tuple[str, int], url: str, in_turn: Iterator[tuple[bytes, str]], end_ns: int
 ) -> list[Sent]:
     """One keep-alive connection, one request under way on it."""
     done: list[Sent] = []
     placeholder = _PLACEHOLDER.encode()
     try:
-        reader, writer = await asyncio.open_connection(host, port)
+        reader, writer = await asyncio.open_connection(*place)
     except OSError as error:
         raise ServerUnavailable("nobody answers at the address", where=url, got=error) from error
     try:
-        while True:
-            number = next(numbers)
-            request_id = f"{_PLACEHOLDER[:-8]}{number % 10**8:08d}"
-            message = requests[number % len(requests)].replace(placeholder, request_id.encode(), 1)
+        for rendered, request_id in in_turn:
+            message = rendered.replace(placeholder, request_id.encode(), 1)
             if (sent_ns := time.perf_counter_ns()) >= end_ns:
-                return done
+                break
             writer.write(message)
             status, body = await _answer(reader)
-            done.append(
-                Sent(request_id, sent_ns, time.perf_counter_ns(), "" if status == 200 else _reason(status, body))
-            )
+            failure = "" if status == 200 else _reason(status, body)
+            done.append(Sent(request_id, sent_ns, time.perf_counter_ns(), failure))
     except (OSError, asyncio.IncompleteReadError) as error:
         raise ServerUnavailable("the connection broke under the load", where=url, got=error) from error
     finally:
         writer.close()
+    return done
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -101,7 +101,7 @@ def test_a_request_says_its_lengths_and_keeps_them_with_another_id() -> None:
     assert {"Host: host:80", "k: v", f"Content-Length: {len(body)}"} <= set(lines)
     (size,) = (int(line.split(": ")[1]) for line in lines if line.startswith("Inference-Header-Content-Length"))
     described = json.loads(body[:size])
-    assert described["id"] == "conch-explain-00000000"
+    assert described["id"] == "conch-explain-00000000-00000000"
     assert described["inputs"][0]["shape"] == [1, 2]
     assert np.frombuffer(body[size:], np.float32).tolist() == [1.0, 1.0]
 

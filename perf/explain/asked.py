@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from clients.request import Tensor
 from conch.errors import ConchError, InvalidInput
 from conch.tensor_spec import Array, ModelSignature, TensorSpec
 from perf.analyzer import inputs
@@ -59,6 +60,11 @@ def arrays(signature: ModelSignature, step: Mapping[str, Any]) -> dict[str, Arra
             ) from error
         found[name] = array[np.newaxis] if signature.batched else array
     return found
+
+
+def tensors(signature: ModelSignature, request: Tensors) -> tuple[Tensor, ...]:
+    """A request as it is sent: its arrays with the data types of the signature."""
+    return tuple(Tensor(name, signature.input(name).datatype, array) for name, array in request.items())
 
 
 def padding(client: Any, model: str, steps: tuple[str, ...], requests: tuple[Tensors, ...]) -> Padding | None:

@@ -46,6 +46,7 @@ class Explanation:
 
     model: str
     steps: tuple[str, ...]
+    protocol: str
     concurrency: int
     seconds: float
     requests: int
@@ -65,37 +66,40 @@ def explain(
     url: str,
     load: LoadFor,
     *,
+    load_url: str = "",
     inputs: Path | None = None,
     repository: Path | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Explanation:
     """Explain a model that a server at an http:// address serves.
 
+    ``load_url`` is where the requests go, http:// or grpc://; by default to the same address.
     ``inputs`` is a file or a folder of them, as `conch perf run` takes it; ``repository`` may have golden ones.
     Raises: ConchError, among them when every request fails.
     """
     heads = headers or {}
+    target = load_url or url
     configs = _configs(url, name, heads)
     steps = step_names(configs, name)
     signature = signature_of(configs[name])
     choice = asked.choose(name, signature, inputs, repository)
     notes = list(choice.notes)
 
-    messages = [traced_load.render(url, name, request, heads) for request in choice.requests]
+    messages = [traced_load.render(target, name, asked.tensors(signature, r), heads) for r in choice.requests]
     with Client(url, headers=dict(heads)) as client:
         fill = asked.padding(client, name, steps, choice.requests)
-    warm = traced_load.drive(url, messages, load.concurrency, load.warmup_s)
+    warm = traced_load.drive(target, messages, load.concurrency, load.warmup_s, heads)
     _refuse_if_all_failed(name, warm)
 
     path, why_not = tracing.trace_path(url, heads)
     one_in = max(1, math.ceil(len(warm) / load.warmup_s * load.seconds / TRACES))
     before = _counters(url, heads)
     if path is None:
-        sent = traced_load.drive(url, messages, load.concurrency, load.seconds)
+        sent = traced_load.drive(target, messages, load.concurrency, load.seconds, heads)
         notes.append(f"no traces of this server: {why_not}; parts are from its statistics")
     else:
         with tracing.traced(url, name, heads, one_in):
-            sent = traced_load.drive(url, messages, load.concurrency, load.seconds)
+            sent = traced_load.drive(target, messages, load.concurrency, load.seconds, heads)
     counted = counters.between(before, _counters(url, heads))
 
     good = [one for one in sent if not one.failure]
@@ -131,6 +135,7 @@ def explain(
     return Explanation(
         model=name,
         steps=steps,
+        protocol=target.partition("://")[0],
         concurrency=load.concurrency,
         seconds=load.seconds,
         requests=len(good),

@@ -27,7 +27,7 @@ def show(found: Explanation) -> None:
     print_table(
         ("where the time goes", "ms", "%", ""),
         rows,
-        title=f"{found.model}: the mean of {of} requests, {found.concurrency} in flight, "
+        title=f"{found.model}: the mean of {of} requests, {found.concurrency} in flight over {found.protocol}, "
         f"{found.requests_per_second:.0f} req/s, p99 {found.percentiles_ms['p99']:.1f} ms",
     )
     for step, ms in where.beside_ms.items():
@@ -65,6 +65,7 @@ def document(found: Explanation) -> dict[str, Any]:
         "format": FORMAT,
         "model": found.model,
         "steps": list(found.steps),
+        "protocol": found.protocol,
         "concurrency": found.concurrency,
         "seconds": found.seconds,
         "requests": found.requests,

@@ -96,8 +96,11 @@ def check_times(found: Explanation) -> None:
     assert abs(found.breakdown.remainder_percent) < 10
 
 
-def test_traces_tell_where_the_time_went(traced: Traced) -> None:
-    found = explain("nap", traced.server.http_url, LOAD)
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_traces_tell_where_the_time_went(traced: Traced, protocol: str) -> None:
+    server = traced.server
+    found = explain("nap", server.http_url, LOAD, load_url=server.grpc_url if protocol == "grpc" else "")
+    assert found.protocol == protocol
     assert (found.breakdown.source, found.failures) == ("traces", 0)
     check_times(found)
     # The server counted, too, and by another way.

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from conch.errors import InvalidInput
+from conch.errors import ConchError, InvalidInput, ServerUnavailable
 from conch.tensor_spec import ModelSignature, TensorSpec
 from perf.analyzer import inputs
 from perf.explain import asked
 from perf.explain.breakdown import Breakdown, Part
 from perf.explain.cli import explain
-from perf.explain.traced_load import render
+from perf.explain.traced_load import drive, render
 from perf.explain.waterfall import COLORS, WORDS, family, text_bar, write_plot
 
 SIGNATURE = ModelSignature(
@@ -93,8 +93,11 @@ def test_padding_is_seen_in_the_requests_themselves() -> None:
     assert (seen.step, seen.waste) == ("m", 0.25)
 
 
+SENT = asked.tensors(SIGNATURE, {"x": np.ones((1, 2), np.float32), "text": np.array([["ab"]], object)})
+
+
 def test_a_request_says_its_lengths_and_keeps_them_with_another_id() -> None:
-    message = render("http://host:80", "spam", {"x": np.ones((1, 2), np.float32)}, {"k": "v"})
+    message = render("http://host:80", "spam", SENT, {"k": "v"})
     head, _, body = message.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /v2/models/spam/infer HTTP/1.1"
@@ -102,8 +105,40 @@ def test_a_request_says_its_lengths_and_keeps_them_with_another_id() -> None:
     (size,) = (int(line.split(": ")[1]) for line in lines if line.startswith("Inference-Header-Content-Length"))
     described = json.loads(body[:size])
     assert described["id"] == "conch-explain-00000000-00000000"
-    assert described["inputs"][0]["shape"] == [1, 2]
-    assert np.frombuffer(body[size:], np.float32).tolist() == [1.0, 1.0]
+    assert [(i["shape"], i["datatype"]) for i in described["inputs"]] == [([1, 2], "FP32"), ([1, 1], "BYTES")]
+    assert [i["parameters"]["binary_data_size"] for i in described["inputs"]] == [8, 6]
+    assert np.frombuffer(body[size : size + 8], np.float32).tolist() == [1.0, 1.0]
+    assert body[size + 8 :] == b"\x02\0\0\0ab"
+
+
+def test_the_same_request_over_grpc() -> None:
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest.FromString(render("grpc://host:81", "spam", SENT, {}))
+    assert (request.model_name, request.id) == ("spam", "conch-explain-00000000-00000000")
+    assert [(i.name, i.datatype, list(i.shape)) for i in request.inputs] == [
+        ("x", "FP32", [1, 2]),
+        ("text", "BYTES", [1, 1]),
+    ]
+    assert list(request.raw_input_contents) == [np.ones(2, np.float32).tobytes(), b"\x02\0\0\0ab"]
+
+
+def test_numbers_keep_the_type_that_the_model_has() -> None:
+    (sent,) = asked.tensors(SIGNATURE, {"half": np.array([[1.0, -0.5]], np.float32)})
+    assert b'"BF16"' in render("http://host:80", "m", (sent,), {})
+    assert render("http://host:80", "m", (sent,), {}).endswith(b"\x80\x3f\x00\xbf")
+
+
+@pytest.mark.parametrize("url", ["https://host:1", "host:8000"])
+def test_an_address_that_no_load_goes_to_is_refused(url: str) -> None:
+    with pytest.raises(ConchError, match="without TLS"):
+        render(url, "m", SENT, {})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "grpc://127.0.0.1:9"])
+def test_nobody_at_the_address_is_said(url: str) -> None:
+    with pytest.raises(ServerUnavailable):
+        drive(url, [render(url, "m", SENT, {})], 2, 0.3, {})
 
 
 KINDS = ("to_server", "receive", "hop", "queue", "compute_input", "compute_infer", "compute_output", "cache")

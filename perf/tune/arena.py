@@ -12,6 +12,7 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from server.control import Control
 
 SIDES = ("a", "b")
+LOADS_AT_ONCE = 4
 
 # (windows' length in ms, turns of each side) by rung. A measurement is three windows; turns go a b, then b a.
 LOOKS = {SHORT: (400, 1), LONGER: (700, 2), FINAL: (1500, 2)}
@@ -72,7 +74,10 @@ class _Side:
         """Serve these settings here. Raises: ConchError; what is held is then unknown."""
         changed = [model for model in self.subject.configs if self._write(model, tuning)]
         self.holds = None
-        for model in changed:  # members first
+        ensembles = [m for m in changed if self.subject.configs[m].HasField("ensemble_scheduling")]
+        with ThreadPoolExecutor(LOADS_AT_ONCE) as pool:
+            list(pool.map(control.load, [self.name(m) for m in changed if m not in ensembles]))
+        for model in ensembles:  # their members are there by now
             control.load(self.name(model))
         self.holds = tuning
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--server", metavar="URL", help="grpc:// address.  [default: the `conch serve` of this folder, if one runs]"
 )
+@click.option("--keep-version", is_flag=True, help="Leave out versions of the same source in another precision.")
 @click.option("--apply/--dry-run", "apply", default=True, help="Write the best settings, or only say them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def tune(
@@ -57,6 +58,7 @@ def tune(
     inputs: Path | None,
     repository: Path,
     server: str | None,
+    keep_version: bool,
     apply: bool,
     as_json: bool,
 ) -> None:
@@ -83,7 +85,7 @@ def tune(
     from perf.tune.session import tune as run
 
     goal = Goal(objective, p99_ms)
-    options = Options(goal, minutes, concurrency, protocol, apply, server, inputs)
+    options = Options(goal, minutes, concurrency, protocol, apply, server, inputs, keep_version)
     with progress() as bars:
         task = bars.add_task(f"{name}: starting a scratch server", total=None)
 

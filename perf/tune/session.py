@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Options:
     apply: bool = True
     server: str | None = None
     inputs: Path | None = None
+    keep_version: bool = False
 
 
 def tune(
@@ -52,6 +54,8 @@ def tune(
     begun = time.monotonic()
     repository = Repository(root)
     subject = look(repository, name)
+    if options.keep_version:
+        subject = dataclasses.replace(subject, variants={})
     signature = signature_of(subject.configs[name])
     inputs = for_model(name, signature, file=options.inputs, repository=root, version=str(subject.version))
     concurrency = options.concurrency or IN_FLIGHT[options.goal.objective]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def look(repository: Repository, name: str) -> Subject:
         floor = needed.get(model, 0) if model != name else _public_batch(config, manifests[model])
         folder = repository.version_path(model, versions[model])
         tunables.append(_tunable(config, folder, max(floor, _golden_batch(manifests[model])), notes))
+    notes += _others(repository, name, configs[name], versions[name])
     variants = _variants(repository, name, configs, versions)
     precisions = {v: _precision(repository, configs, v) for v in (*variants, versions[name])}
     return Subject(name, configs, versions, tuple(tunables), variants, precisions, tuple(notes))
@@ -214,6 +216,24 @@ def _variants(
         if made_for.keys() == configs.keys() and all(_alike(made_for[m], c) for m, c in configs.items()):
             found[version] = made_for
     return found
+
+
+def _others(repository: Repository, name: str, config: ModelConfigMessage, version: int) -> list[str]:
+    """What to tell of other models of the same source: no config.pbtxt of this one can make it those."""
+    own = _manifest(repository, name, version)
+    if own is None or not _IDENTITY & own.source.keys():
+        return []
+    notes = []
+    for other in repository.model_names():
+        versions = repository.versions(other)
+        manifest = _manifest(repository, other, versions[-1]) if versions and other != name else None
+        if manifest is None or _origin(manifest) != _origin(own):
+            continue
+        with contextlib.suppress(ConchError):
+            if {t.name for t in repository.config(other).input} == {t.name for t in config.input}:
+                precision = manifest.settings.get("precision") or "unknown precision"
+                notes.append(f"{other} ({precision}) is of the same source: compare them with `conch perf run`")
+    return notes
 
 
 def _has(repository: Repository, model: str, version: int) -> bool:

@@ -62,8 +62,9 @@ def reason(change: Change, goal: Goal, precisions: Mapping[int, str]) -> str:
         return f"{after} in place of {before}: found good together with the rest, and not measured alone"
     if math.isinf(change.gain):
         return f"{after}: keeps the p99 within the limit, {before} does not"
-    what = "p99 shorter" if goal.objective == "latency" else "the requests/s"
-    return f"{after}: {change.gain:.2f} times {before} ({what})"
+    if goal.objective == "latency":
+        return f"{after}: a p99 {change.gain:.2f} times shorter than with {before}"
+    return f"{after}: {change.gain:.2f} times {before} (requests/s)"
 
 
 def _said(change: Change, tuning: Tuning, other: Tuning, precisions: Mapping[int, str], *, short: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,11 +55,12 @@ class Figures:
 
     @property
     def spread_percent(self) -> float:
-        """How far the windows lie apart, in throughput or latency: largest over smallest, less one."""
-        return max((_spread_percent([getattr(w, name) for w in self.windows]) for name in _MEASURED), default=0.0)
+        """How far the windows lie apart, in throughput or latency: largest over smallest, less one.
 
-
-_MEASURED = ("inferences_per_second", "latency_ms")
+        Infinite where there are no two to compare: nothing shows that such a figure is steady.
+        """
+        measured = ([w.inferences_per_second for w in self.windows], [w.latency_ms for w in self.windows])
+        return max(_spread_percent(values) for values in measured)
 
 
 def read_window(line: str) -> Window | None:
@@ -96,7 +98,7 @@ def _served(log: str, requests: int) -> tuple[dict[str, float], float | None]:
     waited 10 ms). An ensemble's own block has no compute parts, and is passed over for those of its steps.
     """
     starts = [match.start() for match in _SERVED_HEAD.finditer(log)]
-    blocks = [log[start:end] for start, end in zip(starts, [*starts[1:], len(log)], strict=True)]
+    blocks = [log[start:end] for start, end in itertools.pairwise([*starts, len(log)])]
     steps = [match for block in blocks if (match := _SERVED.search(block)) is not None]
     steps = [step for step in steps if int(step["executions"])]
     if not steps or not requests:
@@ -123,5 +125,5 @@ def reason(log: str) -> str:
 
 def _spread_percent(values: Sequence[float]) -> float:
     if len(values) < 2 or min(values) <= 0:
-        return 0.0 if len(values) < 2 else float("inf")
+        return float("inf")
     return (max(values) / min(values) - 1) * 100

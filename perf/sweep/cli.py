@@ -109,9 +109,7 @@ def sweep(
     done, stopped = _follow(begun, folder, place)
     table.show(done)
     if done.left:
-        console.print(
-            f"{len(done.left)} points are left: `conch perf sweep {name} --resume` measures them", markup=False
-        )
+        console.print(f"{len(done.left)} points are left, for: {_going_on(ctx, name)}", markup=False)
     console.print(f"plots: conch perf report {folder}", markup=False)
     if as_json:
         print_json({"folder": str(folder), **record.to_json(done)})
@@ -123,6 +121,12 @@ def sweep(
 
 def _was_given(ctx: click.Context, option: str) -> bool:
     return ctx.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
+
+
+def _going_on(ctx: click.Context, name: str) -> str:
+    """The command that measures what is left."""
+    places = [f"--{o} {ctx.params[o]}" for o in ("server", "repository", "results") if _was_given(ctx, o)]
+    return " ".join(["conch perf sweep", name, "--resume", *places])
 
 
 def _protocol_of(ctx: click.Context, server: str, protocol: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from perf.explain import asked, breakdown, counters, traced_load, tracing
 from perf.explain.breakdown import OUTSIDE, Breakdown
 from perf.explain.counters import Counters
 from perf.explain.evidence import Evidence, gather
-from perf.explain.findings import Finding, findings
+from perf.explain.finding import Finding
+from perf.explain.findings import findings
 from perf.explain.timeline import Timeline, timelines, with_client
 from perf.explain.trace_file import Trace
 from perf.explain.traced_load import Sent
@@ -112,9 +114,12 @@ def explain(
         if path is not None:
             notes.append(f"{len(lines)} whole traces are too few: parts are from the statistics")
         where = breakdown.from_counters(name, steps, counted, measured_ms, len(good))
-    notes += [f"{m} was asked by others too: its figures hold theirs" for m in _shared(name, steps, counted, len(good))]
+    notes += [
+        f"{m} was asked by others too: its figures hold theirs"
+        for m in _shared([name, *_steps(configs, name)], counted, len(good))
+    ]
     within = {"statistics": counted[name].ms_a_request, "parts": where.sum_ms - where.ms(*OUTSIDE)}
-    if abs(within["parts"] - within["statistics"]) > 0.1 * within["statistics"]:
+    if abs(within["parts"] - within["statistics"]) > max(0.1 * within["statistics"], 0.25):
         notes.append(
             f"{within['statistics']:.2f} ms in the server by its statistics, {within['parts']:.2f} by the parts"
         )
@@ -162,11 +167,13 @@ def matched(traces: Sequence[Trace], sent: Sequence[Sent]) -> tuple[Timeline, ..
 
 def step_names(configs: Mapping[str, ModelConfigMessage], name: str) -> tuple[str, ...]:
     """The models that compute for an ensemble, in order, those of ensembles within it too; empty for a model."""
-    found: list[str] = []
-    for step in configs[name].ensemble_scheduling.step:
-        inner = step_names(configs, step.model_name)
-        found += [model for model in inner or (step.model_name,) if model not in found]
-    return tuple(found)
+    return tuple(dict.fromkeys(_steps(configs, name)))
+
+
+def _steps(configs: Mapping[str, ModelConfigMessage], name: str) -> list[str]:
+    """As `step_names`, a model as often as a request asks it."""
+    steps = configs[name].ensemble_scheduling.step
+    return [model for step in steps for model in _steps(configs, step.model_name) or [step.model_name]]
 
 
 def _configs(url: str, name: str, headers: Mapping[str, str]) -> dict[str, ModelConfigMessage]:
@@ -201,9 +208,10 @@ def _refuse_if_all_failed(name: str, sent: Sequence[Sent]) -> None:
         )
 
 
-def _shared(name: str, steps: Sequence[str], counted: Mapping[str, Counters], requests: int) -> list[str]:
-    """The models that answered clearly more requests than we sent."""
-    return [m for m in dict.fromkeys((name, *steps)) if m in counted and counted[m].requests > 1.05 * requests + 5]
+def _shared(asked_for: Sequence[str], counted: Mapping[str, Counters], requests: int) -> list[str]:
+    """The models that answered clearly more than we asked; a model is listed as often as a request asks it."""
+    often = Counter(asked_for)
+    return [m for m, times in often.items() if m in counted and counted[m].requests > 1.05 * times * requests + 5]
 
 
 def _percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:

@@ -57,6 +57,11 @@ TRIGGERS = {
         "does-not-batch",
         "with dynamic_batching { } in that of m_model",
     ),
+    "shapes that nobody saw": (
+        with_step(replace(WAITS, variable_dims=True)),
+        "does-not-batch",
+        "to a few sizes",
+    ),
     "padding": (replace(GOOD, padding=padded(16, 16, tokens=10)), "padding-waste", "smaller pad_to_multiple_of"),
     "threads": (with_step(replace(STEP, threads=2)), "oversubscribed-threads", 'string_value: "1"'),
     "instances": (
@@ -111,6 +116,8 @@ QUIET = {
     "one width": replace(GOOD, padding=padded(16, 16, tokens=31)),
     "a little padding": replace(GOOD, padding=padded(8, 16, tokens=21)),
     "widths differ and nobody waits": with_step(replace(ALONE, variable_dims=True), padding=VARIED),
+    "widths nobody saw, nobody waits": with_step(replace(ALONE, variable_dims=True), measured_ms=99.0),
+    "a step too small to matter": with_step(ALONE, concurrency=2, measured_ms=99.0),
     "a thread a core": with_step(replace(STEP, instances=1, threads=2)),
     "a cache that hits": with_step(replace(STEP, cache_enabled=True, cache_hits=1, cache_misses=999)),
     "a cache hardly asked": with_step(replace(STEP, cache_enabled=True, requests=3, cache_misses=3)),

@@ -197,6 +197,7 @@ def _measure(
             with _progress(len(fitting)) as on_line:
                 for step in session.steps(fitting, place, inputs, Path(raw), on_line=on_line):
                     done.append(step)
+                    console.print(f"{len(done)}/{len(fitting)}  {_told(step)}", markup=False)
         except KeyboardInterrupt:
             if not any(step.point for step in done):
                 raise
@@ -208,6 +209,15 @@ def _measure(
         path = save(found, results)
         shutil.copytree(raw, path.with_suffix(""))
     return found, path, stopped
+
+
+def _told(step: Step) -> str:
+    """A line as soon as a load is done: a run may take long."""
+    if step.point is None:
+        return f"{step.load.label}: not measured: {step.failure}"
+    point = step.point
+    doubtful = "" if point.stable else ", unstable"
+    return f"{step.load.label}: {point.requests_per_second:.1f}/s, p99 {point.latency_ms['p99']:.2f} ms{doubtful}"
 
 
 @contextmanager

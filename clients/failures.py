@@ -136,6 +136,9 @@ def _unavailable(what: str, message: str, address: Address, where: str, *, again
         return Failure(_no_such_host(what, address, where))
     if "connect" in lower or "socket" in lower or "reset" in lower or "goaway" in lower or not what:
         return Failure(_no_answer(what, address, where), transient=again)
+    if "exceeds maximum queue size" in lower:
+        fix = "send fewer requests at once, or serve more instances; the limit is max_queue_size in its config.pbtxt"
+        return Failure(ServerUnavailable("the model's queue is full", where=where, got=what, fix=fix), transient=again)
     fix = "try again in a moment; if it lasts, the server is overloaded: see `conch status`"
     return Failure(ServerUnavailable("the server cannot answer now", where=where, got=what, fix=fix), transient=again)
 

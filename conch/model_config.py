@@ -57,10 +57,16 @@ class InstanceGroup:
 
 @dataclass(frozen=True)
 class DynamicBatching:
-    """Triton's dynamic batcher. With a delay of 0 it takes what waits, and waits for nothing."""
+    """Triton's dynamic batcher. With a delay of 0 it takes what waits, and waits for nothing.
+
+    ``max_queue_size`` is how many requests may wait; the next is refused at once. 0 refuses none. It is for two
+    instances or more (release 24.10): a batcher with a limit prepares no batch ahead, and with one instance it may miss
+    that this is free again, and sleep for up to 500 ms. It works without batches, too.
+    """
 
     max_queue_delay_microseconds: int = 0
     preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class ModelSettings:
 
 def build_config(name: str, signature: ModelSignature, settings: ModelSettings) -> ModelConfigMessage:
     """The ModelConfig message of a model. Raises: ConfigError when settings exclude each other."""
-    if settings.dynamic_batching is not None and signature.max_batch_size < 2:
+    batching = settings.dynamic_batching
+    if batching is not None and signature.max_batch_size < 2 and not batching.max_queue_size:
         raise ConfigError(
             f"{name}: dynamic batching needs batches of at least 2",
             where="max_batch_size",
@@ -102,11 +109,12 @@ def build_config(name: str, signature: ModelSignature, settings: ModelSettings) 
         output.label_filename = settings.label_files.get(output.name, "")
     for group in settings.instance_groups:
         config.instance_group.add(count=group.count, kind=group.kind, gpus=group.gpus)
-    if settings.dynamic_batching is not None:
+    if batching is not None:
         config.dynamic_batching.SetInParent()
-        batching = settings.dynamic_batching
         config.dynamic_batching.max_queue_delay_microseconds = batching.max_queue_delay_microseconds
         config.dynamic_batching.preferred_batch_size.extend(batching.preferred_batch_sizes)
+        if batching.max_queue_size:
+            config.dynamic_batching.default_queue_policy.max_queue_size = batching.max_queue_size
     if settings.decoupled:
         config.model_transaction_policy.decoupled = True
     if settings.response_cache:

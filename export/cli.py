@@ -73,6 +73,13 @@ _SHARED = (
     click.option(
         "--instances", type=click.IntRange(min=1), default=1, show_default=True, help="Copies of the model that run."
     ),
+    click.option(
+        "--max-queue",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Requests that may wait; more are refused at once. 0: all may. Needs 2 instances.",
+    ),
     click.option("--rules", type=_FILE, help="rules.yaml: thresholds under which the answer is `others`."),
     click.option("--samples", type=_PATH, help="Real inputs to compare with the source on."),
     click.option("--atol", type=click.FloatRange(min=0), help="Largest difference allowed.  [default: by precision]"),

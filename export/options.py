@@ -20,9 +20,10 @@ class ExportOptions:
     """The options that the export commands share.
 
     ``max_batch_size`` 0 serves without batching. ``opset`` None takes the newest that the target loads. ``atol`` None
-    takes the tolerance of the precision (see `export.parity`). ``calibration`` makes int8 static. ``pipeline`` single
-    writes pre- and postprocessing and the graph as one model, where the source has any. ``trial`` loads the staged
-    version in a scratch Triton before it goes into the repository.
+    takes the tolerance of the precision (see `export.parity`). ``calibration`` makes int8 static. ``max_queue`` is how
+    many requests may wait for the model before more are refused; 0 refuses none. ``pipeline`` single writes pre- and
+    postprocessing and the graph as one model, where the source has any. ``trial`` loads the staged version in a scratch
+    Triton before it goes into the repository.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ExportOptions:
     target: str = DEFAULT_TARGET
     max_batch_size: int = 32
     instances: int = 1
+    max_queue: int = 0
     rules: Path | None = None
     samples: Path | None = None
     calibration: Path | None = None
@@ -66,6 +68,13 @@ class ExportOptions:
                 "a pipeline of one model runs its graph in ONNX Runtime",
                 got=f"--pipeline single --format {self.format}",
                 fix="export with --format onnx, or with --pipeline ensemble",
+            )
+        if self.max_queue and self.instances < 2:
+            raise ExportError(
+                "a limited queue needs two instances: with one, Triton's batcher may sleep for 0.5 s between requests",
+                got=f"--max-queue {self.max_queue} --instances {self.instances}",
+                expected="--instances 2 or more",
+                fix="add --instances 2, or leave --max-queue out",
             )
         if self.calibration is not None and self.precision != "int8":
             raise ExportError(

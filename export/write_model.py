@@ -5,6 +5,8 @@ How a model is served is decided here, so that one config is right on a laptop a
 instance_group     a count, and no kind: Triton then places instances on the GPUs it finds, or else on the CPU. The kind
                    is KIND_CPU where a GPU has no kernels for the graph (int8, ai.onnx.ml, strings) and for Python code.
 dynamic_batching   with delay 0: what waits is merged, and nothing waits for it; none where the source says so.
+queue limit        only as --max-queue says, on the model and not on the parts: the queue grows in front of the slowest.
+                   None by default, as it takes two instances or more (see conch.model_config.DynamicBatching).
 threads            one instance takes all cores, ONNX Runtime's default, so nothing is said. Several share them:
                    ceil(cores / instances) each, of the machine that exported.
 """
@@ -65,6 +67,12 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     """Stage every model of the version, members first; ``file`` is moved in. Raises: ExportError, RepositoryError."""
     parts = source.pipeline
     name = options.name if parts is None else f"{options.name}_model"
+    if options.max_queue and not source.dynamic_batching:
+        raise ExportError(
+            "--max-queue needs Triton's batcher, which would merge requests that this model must answer apart",
+            got=f"--max-queue {options.max_queue} --precision {options.precision}",
+            fix="--pipeline single where there is one: it takes several requests and answers them apart",
+        )
     config = build_config(name, source.signature, model_settings(source, options, checked))
     model = StagedModel(name, stage.add_model(name, config), config, "model")
     for path in sorted(file.parent.iterdir()):
@@ -90,15 +98,17 @@ def model_settings(source: Source, options: ExportOptions, checked: Checked) -> 
     return ModelSettings(
         backend="onnxruntime" if options.format == "onnx" else "pytorch",
         instance_groups=(InstanceGroup(options.instances, "KIND_CPU" if cpu_only else "KIND_AUTO"),),
-        dynamic_batching=_batching(source.signature) if source.dynamic_batching else None,
+        dynamic_batching=_batching(source.signature, options.max_queue) if source.dynamic_batching else None,
         parameters=parameters,
         # An optimized file is as it should run on a CPU: at load, no fusion is to be done again, or done after all.
         graph_level=-1 if options.optimize and cpu_only else None,
     )
 
 
-def _batching(signature: ModelSignature) -> DynamicBatching | None:
-    return DynamicBatching() if signature.max_batch_size > 1 else None
+def _batching(signature: ModelSignature, max_queue: int = 0) -> DynamicBatching | None:
+    if signature.max_batch_size < 2 and not max_queue:
+        return None
+    return DynamicBatching(max_queue_size=max_queue)
 
 
 def ensemble(source: Source, options: ExportOptions, parts: PipelineParts) -> Pipeline:

@@ -48,7 +48,7 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
         model,
         backend="python",
         instance_groups=(InstanceGroup(options.instances, "KIND_CPU"),),
-        dynamic_batching=_batching(options.max_batch_size),
+        dynamic_batching=_batching(options),
         parameters=_parameters(model, python_parts),
     )
     config = build_config(options.name, pipeline.signature(), settings)
@@ -68,10 +68,11 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     return [StagedModel(options.name, folder, config, "single", packages)]
 
 
-def _batching(max_batch_size: int) -> DynamicBatching | None:
-    if max_batch_size < 2:
+def _batching(options: ExportOptions) -> DynamicBatching | None:
+    if options.max_batch_size < 2 and not options.max_queue:
         return None
-    return DynamicBatching(preferred_batch_sizes=(min(REQUESTS_A_TRIP, max_batch_size),))
+    trip = max(1, min(REQUESTS_A_TRIP, options.max_batch_size))
+    return DynamicBatching(preferred_batch_sizes=(trip,), max_queue_size=options.max_queue)
 
 
 def _parameters(model: ModelSettings, parts: Sequence[PythonPart]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from server import http_api
 
 pytestmark = pytest.mark.integration
 
-SLEEPS_MS = {"nap_preprocess": 3.0, "nap_model": 12.0, "nap_postprocess": 1.0}
+SLEEPS_MS = {"nap_preprocess": 3.0, "nap_model": 30.0, "nap_postprocess": 1.0}
 TENSORS = ("x", "prepared", "scored", "y")
 SLEEPER = """
     import time
@@ -51,7 +51,7 @@ STEP = """
     input_map {{ key: "{reads}" value: "{reads}" }} output_map {{ key: "{writes}" value: "{writes}" }}
   }}
 """
-LOAD = LoadFor(concurrency=1, seconds=1.0, warmup_s=0.3)
+LOAD = LoadFor(concurrency=1, seconds=1.2, warmup_s=0.3)
 
 
 def write_models(root: Path, write_python_model: Any) -> Path:
@@ -91,7 +91,6 @@ def check_times(found: Explanation) -> None:
     """Each member took what it sleeps, and the machine's own time beside it."""
     took = infer_ms(found)
     assert all(took[name] >= sleep_ms for name, sleep_ms in SLEEPS_MS.items()), took
-    assert took["nap_model"] > took["nap_preprocess"] > took["nap_postprocess"]
     assert "bottleneck" in {f.rule for f in found.findings if f.step == "nap_model"}
     assert abs(found.breakdown.remainder_percent) < 10
 
@@ -112,11 +111,11 @@ def test_traces_tell_where_the_time_went(traced: Traced, protocol: str) -> None:
 
 
 def test_one_request_in_several_is_traced_and_stands_for_all(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explaining, "TRACES", 40)
-    found = explain("nap", traced.server.http_url, LoadFor(4, 1.5, 0.3))
+    monkeypatch.setattr(explaining, "TRACES", 30)
+    found = explain("nap", traced.server.http_url, LoadFor(4, 2.5, 0.3))
     assert 10 <= found.breakdown.sampled < found.requests / 2
     assert abs(found.breakdown.remainder_percent) < 25
-    # Four in flight for one instance that sleeps 12 ms: they wait for it.
+    # Four in flight for one instance that sleeps 30 ms: they wait for it.
     queue_ms = found.breakdown.ms("queue", step="nap_model")
     assert queue_ms > SLEEPS_MS["nap_model"]
     assert {f.rule for f in found.findings if f.step == "nap_model"} >= {"queue-dominates", "does-not-batch"}

@@ -124,7 +124,7 @@ class ScratchArena:
         self._sides = sides
         self._control = control
         self._measure = measure
-        self._slowest_per_second = 0.0
+        self._best_per_second = 0.0
         self._duels = 0
 
     def duel(self, best: Tuning, other: Tuning, rung: int) -> Duel | str:
@@ -146,7 +146,9 @@ class ScratchArena:
                     if side is first:
                         raise
                     return str(error)
-        return Duel(_together(readings[first.letter]), _together(readings[second.letter]))
+        duel = Duel(_together(readings[first.letter]), _together(readings[second.letter]))
+        self._best_per_second = duel.best.requests_per_second
+        return duel
 
     def ease(self) -> bool:
         """Halve what is in flight."""
@@ -207,17 +209,13 @@ class ScratchArena:
     def _window_ms(self, rung: int) -> int:
         """A window that holds enough answers, within the share of the time that a comparison has."""
         wanted_ms, turns = LOOKS[rung]
-        if self._slowest_per_second:
-            wanted_ms = max(wanted_ms, int(ANSWERS_A_WINDOW / self._slowest_per_second * 1000))
+        if self._best_per_second:
+            wanted_ms = max(wanted_ms, int(ANSWERS_A_WINDOW / self._best_per_second * 1000))
         most_ms = int(self.budget_s * 1000 * SHARE[rung] / (WINDOWS * 2 * turns))
         return max(SHORTEST_WINDOW_MS, min(wanted_ms, most_ms))
 
     def _read(self, side: _Side, window_ms: int) -> Reading:
-        found = self._measure(side.name(side.subject.name), self.concurrency, window_ms)
-        if found.requests_per_second > 0:
-            slowest = self._slowest_per_second or found.requests_per_second
-            self._slowest_per_second = min(slowest, found.requests_per_second)
-        return found
+        return self._measure(side.name(side.subject.name), self.concurrency, window_ms)
 
 
 @contextmanager

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
     "--server", metavar="URL", help="grpc:// address.  [default: the `conch serve` of this folder, if one runs]"
 )
 @click.option("--keep-version", is_flag=True, help="Leave out versions of the same source in another precision.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=Path("perf/results/tune"),
+    show_default="perf/results/tune",
+    help="Folder for the report.",
+)
 @click.option("--apply/--dry-run", "apply", default=True, help="Write the best settings, or only say them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def tune(
@@ -59,6 +66,7 @@ def tune(
     repository: Path,
     server: str | None,
     keep_version: bool,
+    results: Path,
     apply: bool,
     as_json: bool,
 ) -> None:
@@ -94,7 +102,7 @@ def tune(
             bars.update(task, description=f"{name}: {trial.knob} {gain}{', kept' if trial.kept else ''}")
 
         found = run(repository, name, options, told)
-    path = outcomes.save(found)
+    path = outcomes.save(found, results)
     if as_json:
         print_json(outcomes.document(found))
     else:

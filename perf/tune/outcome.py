@@ -17,7 +17,6 @@ from perf.tune.settings import ModelTuning, Tuning
 from perf.tune.write_back import Written
 
 FORMAT = 1
-RESULTS = Path("perf/results/tune")
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _finite(number: float | None) -> float | None:
     return None if number is None or math.isinf(number) else round(number, 3)
 
 
-def save(outcome: Outcome, folder: Path = RESULTS) -> Path:
+def save(outcome: Outcome, folder: Path) -> Path:
     """Write the outcome into a folder, under its name and time; the path."""
     stamp = re.sub(r"[^0-9T]", "", outcome.at[:19])
     folder.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,16 @@ def tune(
         measured = _again(arena, subject.start, best)
     notes = [*subject.notes]
     best, changes = _only_if_better(subject, best, changes, measured, options.goal, notes)
+    as_it_is = _last_of(subject.start, found)
+    if as_it_is is not None:
+        notes.append(
+            f"as they are: {as_it_is.requests_per_second:.0f} requests/s, p99 {as_it_is.p99_ms:.1f} ms "
+            f"with {arena.concurrency} in flight"
+        )
     if not found.finished:
         notes.append("the time was up before all moves were tried: --minutes gives it more")
-    if options.goal.p99_ms is not None and measured is not None and not options.goal.allows(measured.other):
+    last = measured.other if measured is not None else as_it_is
+    if options.goal.p99_ms is not None and last is not None and not options.goal.allows(last):
         notes.append(f"no settings kept the p99 within {options.goal.p99_ms:g} ms at {arena.concurrency} in flight")
     return Outcome(
         name=name,
@@ -149,6 +156,12 @@ def _only_if_better(
         )
         return subject.start, ()
     return best, changes
+
+
+def _last_of(start: Tuning, found: Found) -> Reading | None:
+    """What the settings at the start did, when they are the best: they were measured against every other."""
+    duels = [trial.duel for trial in found.trials if trial.duel is not None]
+    return duels[-1].best if duels and found.best == start else None
 
 
 def _texts(repository: Repository, subject: Subject, best: Tuning) -> dict[str, tuple[str, str]]:

@@ -224,7 +224,10 @@ def _others(repository: Repository, name: str, config: ModelConfigMessage, versi
     if own is None or not _IDENTITY & own.source.keys():
         return []
     notes = []
+    members = _needed_batches(repository)
     for other in repository.model_names():
+        if other in members:
+            continue
         versions = repository.versions(other)
         manifest = _manifest(repository, other, versions[-1]) if versions and other != name else None
         if manifest is None or _origin(manifest) != _origin(own):

@@ -33,6 +33,13 @@ import click
     help="What to ask with: CSV, JSON, JSON lines, a folder of images.  [default: as `conch perf run`]",
 )
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the waterfall into this file.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("perf/results/explain"),
+    show_default=True,
+    help="Folder that the figures are kept in, as JSON.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything on stdout as JSON.")
 def explain(
     name: str,
@@ -46,6 +53,7 @@ def explain(
     warmup_s: float,
     inputs: Path | None,
     png: Path | None,
+    results: Path,
     as_json: bool,
 ) -> None:
     """Show where the time of a request to NAME goes, step by step, and which settings to change.
@@ -92,6 +100,7 @@ def explain(
             )
             found = dataclasses.replace(found, notes=(*found.notes, *traced.notes))
     printing.show(found)
+    console.print(f"\nfigures: {printing.save(found, results)}", markup=False)
     if png is not None:
         title = f"{name}: where a request's time goes, {concurrency} in flight"
         waterfall.write_plot(found.breakdown, title, png)

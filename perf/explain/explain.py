@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from clients import Client
-from conch.errors import ConchError, ServerError
+from conch.errors import ConchError, ModelNotFound, ServerError
 from conch.model_config import ModelConfig, ModelConfigMessage, signature_of
+from perf import points
 from perf.explain import asked, breakdown, counters, traced_load, tracing
 from perf.explain.breakdown import OUTSIDE, Breakdown
 from perf.explain.counters import Counters
@@ -22,6 +24,7 @@ from perf.explain.findings import findings
 from perf.explain.timeline import Timeline, timelines, with_client
 from perf.explain.trace_file import Trace
 from perf.explain.traced_load import Sent
+from perf.points import Machine
 from server import http_api
 
 # So many traces say enough, and more of them take memory of the server.
@@ -41,12 +44,15 @@ class LoadFor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything found. Latencies are the client's; ``percentiles_ms`` has p50, p90 and p99 of them.
+    """Everything found, ``at`` in UTC, from ``machine``.
 
+    Latencies are the client's; ``percentiles_ms`` has p50, p90 and p99 of them.
     ``server_ms`` is the time within the server twice, by its own ``statistics`` and by the ``parts``: a check on both.
     """
 
     model: str
+    at: str
+    machine: Machine
     steps: tuple[str, ...]
     protocol: str
     concurrency: int
@@ -123,6 +129,8 @@ def explain(
         notes.append(
             f"{within['statistics']:.2f} ms in the server by its statistics, {within['parts']:.2f} by the parts"
         )
+    if urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        notes.append("threads are held to this machine's cores: look at the server's, if it is another one")
     failed = [one for one in sent if one.failure]
     evidence = gather(
         name,
@@ -139,6 +147,8 @@ def explain(
     span_s = (max(s.done_ns for s in sent) - min(s.sent_ns for s in sent)) / 1e9
     return Explanation(
         model=name,
+        at=points.now(),
+        machine=points.this_machine(str(http_api.ask(url, "/v2", heads).get("version", ""))),
         steps=steps,
         protocol=target.partition("://")[0],
         concurrency=load.concurrency,
@@ -186,7 +196,13 @@ def _configs(url: str, name: str, headers: Mapping[str, str]) -> dict[str, Model
         model = waiting.pop()
         if model in found:
             continue
-        document = http_api.ask(url, f"/v2/models/{model}/config", headers)
+        try:
+            document = http_api.ask(url, f"/v2/models/{model}/config", headers)
+        except ServerError as error:
+            if "unknown model" not in str(error.got):
+                raise
+            fix = f"see what it serves: conch status --url {url}"
+            raise ModelNotFound(f"the server has no model {model}", where=url, fix=fix) from error
         found[model] = json_format.ParseDict(document, ModelConfig(), ignore_unknown_fields=True)
         waiting += [step.model_name for step in found[model].ensemble_scheduling.step]
     if found[name].model_transaction_policy.decoupled:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 from conch.terminal import console, print_table
@@ -57,6 +60,14 @@ def show(found: Explanation) -> None:
         console.print(f"note: {note}", markup=False)
 
 
+def save(found: Explanation, folder: Path) -> Path:
+    """Write the document into a folder, under the model's name and the time; the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{found.model}-{re.sub(r'[^0-9T]', '', found.at[:19])}.json"
+    path.write_text(json.dumps(document(found), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
 def document(found: Explanation) -> dict[str, Any]:
     """The explanation as JSON-ready values."""
     where = found.breakdown
@@ -64,6 +75,8 @@ def document(found: Explanation) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": found.model,
+        "at": found.at,
+        "machine": dataclasses.asdict(found.machine),
         "steps": list(found.steps),
         "protocol": found.protocol,
         "concurrency": found.concurrency,

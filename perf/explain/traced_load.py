@@ -131,7 +131,8 @@ async def _drive(
             finally:
                 await connection.close()
         except (OSError, EOFError) as error:
-            raise ServerUnavailable("the server does not answer under the load", where=url, got=error) from error
+            fix = "name the server's gRPC address: --grpc-url" if is_grpc else None
+            raise ServerUnavailable("the server does not answer the load", where=url, got=error, fix=fix) from error
 
     done = await asyncio.gather(*(one() for _ in range(concurrency)))
     return tuple(sent for some in done for sent in some)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from conch.errors import ServerError
+from conch.errors import ModelNotFound, ServerError
 from conch.repository import Repository
 from perf.explain import explain as explaining
 from perf.explain.cli import explain as command
@@ -168,9 +168,12 @@ def test_a_cache_that_the_server_does_not_have_is_found(untraced: Any) -> None:
 def test_a_server_of_our_own_has_the_cache_that_a_config_asks_for(repository: Path, tmp_path: Path) -> None:
     png, before = tmp_path / "w.png", sorted(p for p in repository.rglob("*"))
     words = ["nap_cached", "--repository", str(repository), "--seconds", "0.5", "--warmup", "0.2", "--json"]
+    words += ["--results", str(tmp_path / "results")]
     done = CliRunner().invoke(command, [*words, "--png", str(png)])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
+    (kept,) = (tmp_path / "results").iterdir()
+    assert json.loads(kept.read_text(encoding="utf-8")) == document
     # Made up, so one and the same each time: the cache answers all but the first.
     assert document["evidence"][0]["cache_hits"] == document["requests"] > 0
     assert [part["kind"] for part in document["parts"] if part["step"] == "nap_cached"] == ["cache"]
@@ -178,6 +181,11 @@ def test_a_server_of_our_own_has_the_cache_that_a_config_asks_for(repository: Pa
     assert "cache-never-hits" not in {f["rule"] for f in document["findings"]}
     assert png.read_bytes().startswith(b"\x89PNG")
     assert sorted(p for p in repository.rglob("*")) == before
+
+
+def test_a_model_that_is_not_there_is_named(untraced: Any) -> None:
+    with pytest.raises(ModelNotFound, match="no model nap_gone"):
+        explain("nap_gone", untraced.http_url, LOAD)
 
 
 def test_a_running_server_takes_no_trace_file(untraced: Any) -> None:

@@ -9,6 +9,7 @@ kill, perf_analyzer goes, and so does its shared memory.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -31,6 +32,8 @@ SHARED_MEMORY = Path("/dev/shm")
 SPARE_S = 60.0
 STOP_S = 5.0
 POLL_S = 0.1
+# Windows in which no request was done are made this much longer, so often.
+WIDEN, WIDENINGS = 4, 2
 # Fewer than this of the asked rate, and the loop was not open.
 KEPT_UP = 0.9
 
@@ -39,6 +42,10 @@ OnLine = Callable[[str], None]
 
 class LoadFailed(ConchError):
     """perf_analyzer gave up: a request failed, or the server did not keep up."""
+
+
+class WindowTooShort(LoadFailed):
+    """No request was done within a measurement window."""
 
 
 def measure(
@@ -56,12 +63,19 @@ def measure(
         scratch = Path(name)
         stride = (load.concurrency or 1) * load.batch_size
         data = inputs.write(scratch / "inputs.json", stride)
-        best = float("inf")
+        best, asked = float("inf"), load
         for attempt in range(max(1, load.max_trials // WINDOWS)):
             report = scratch / f"report-{attempt}.csv"
-            command = [*analyzer.command(scratch), *arguments(load, url, data, report)]
-            launch = Launch(tuple(command), analyzer.environment(os.environ), scratch, STOP_S, _cleanup(load, url))
-            log = _call(load, launch, on_line)
+            while True:
+                command = [*analyzer.command(scratch), *arguments(asked, url, data, report)]
+                launch = Launch(tuple(command), analyzer.environment(os.environ), scratch, STOP_S, _cleanup(load, url))
+                try:
+                    log = _call(asked, launch, on_line)
+                    break
+                except WindowTooShort:
+                    if asked.window_ms >= load.window_ms * WIDEN**WIDENINGS:
+                        raise
+                    asked = dataclasses.replace(asked, window_ms=asked.window_ms * WIDEN)
             text = report.read_text(encoding="utf-8") if report.is_file() else ""
             found.append(parse.figures(text, log))
             if csv_path is not None and found[-1].spread_percent <= best:
@@ -71,23 +85,30 @@ def measure(
             if best <= load.stability_percent:
                 break
     served = counters.between(before, counters.read(url, load.model, load.version))
-    return _point(load, min(found, key=lambda figures: figures.spread_percent), served, len(found) * WINDOWS)
+    return _point(load, asked, min(found, key=lambda figures: figures.spread_percent), served, len(found) * WINDOWS)
 
 
-def _point(load: Load, figures: parse.Figures, served: counters.Served, windows: int) -> Point:
-    """The point that figures and counters make, with a warning for all that makes it doubtful."""
+def _point(load: Load, measured: Load, figures: parse.Figures, served: counters.Served, windows: int) -> Point:
+    """The point that figures and counters make, with a warning for all that makes it doubtful.
+
+    ``measured`` is the load with the windows that it took in the end.
+    """
     warnings = list(figures.warnings)
+    if measured.window_ms != load.window_ms:
+        warnings.append(
+            f"no request was done within some window of {load.window_ms} ms: these have {measured.window_ms} ms"
+        )
     stable = figures.spread_percent <= load.stability_percent
     if not stable:
         each = ", ".join(f"{w.inferences_per_second:.0f}/s at {w.latency_ms:.1f} ms" for w in figures.windows)
         warnings.append(
-            f"unstable: after {windows} windows of {load.window_ms} ms the steadiest three differ by "
+            f"unstable: after {windows} windows of {measured.window_ms} ms the steadiest three differ by "
             f"{figures.spread_percent:.0f} % (allowed {load.stability_percent:g} %): {each}"
         )
     rate = figures.inferences_per_second / load.batch_size
     asked = load.request_rate_per_second
     # Poisson arrivals scatter: with n expected, by the square root of n, and three of those are rare.
-    expected = (asked or 0) * load.window_ms * WINDOWS / 1e3
+    expected = (asked or 0) * measured.window_ms * WINDOWS / 1e3
     scatter = 3 / expected**0.5 if load.arrivals == "poisson" and expected else 0.0
     if asked is not None and rate < asked * (KEPT_UP - scatter):
         stable = False
@@ -133,7 +154,8 @@ def _call(load: Load, launch: Launch, on_line: OnLine | None) -> str:
         )
     if code != 0:
         got = parse.reason(log)
-        raise LoadFailed(
+        kind = WindowTooShort if parse.NO_REQUESTS in log and "had error" not in log else LoadFailed
+        raise kind(
             "perf_analyzer could not measure the load",
             where=f"{load.model}, {load.label}",
             got=got,
@@ -159,8 +181,8 @@ def _follow(process: TetheredProcess, log_path: Path, limit_s: float, on_line: O
 
 def _advice(got: str, log: str) -> str | None:
     """What a user can do about the failures that are known."""
-    if "No valid requests recorded" in log and "had error" not in log:
-        return "no request was done within a window: give longer ones with --window-ms"
+    if parse.NO_REQUESTS in log and "had error" not in log:
+        return "the model is slow for this load: give longer windows with --window-ms"
     if "batch-size must be" in got:
         return "choose a smaller --batch-size"
     if "output-shared-memory-size" in log:

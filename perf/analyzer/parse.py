@@ -14,6 +14,7 @@ from conch.errors import ConchError
 _PASS = re.compile(r"Pass \[\d+\] throughput: ([\d.e+]+) infer/sec\..*? latency: (\d+) usec")
 _COUNT = re.compile(r"^\s*Request count: (\d+)", re.MULTILINE)
 _WARNING = re.compile(r"\[?WARNING\]?:?\s*(.+)")
+NO_REQUESTS = "No valid requests recorded within time interval"
 # Read from a GPU's metrics, which a CPU machine has none of.
 _IGNORED = ("nv_gpu_",)
 # What the server did within the windows: one such block for the model, and for each that an ensemble is made of.
@@ -120,6 +121,8 @@ def reason(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     told = [line for line in lines if re.match(r"(error:|Thread \[\d+\] had error:)", line)]
     cleaned = [re.sub(r"^(error:|Thread \[\d+\] had error:)\s*", "", line) for line in told]
+    if not cleaned and NO_REQUESTS in log:
+        return "no request was done within a measurement window"
     return "; ".join(dict.fromkeys(cleaned)) if cleaned else "\n".join(lines[-5:]) or "nothing was said"
 
 

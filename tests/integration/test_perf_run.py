@@ -129,6 +129,18 @@ def test_a_failed_request_ends_the_load_with_its_reason(
     assert caught.value.got == "a number below zero"
 
 
+def test_a_model_slower_than_the_window_gets_longer_ones(
+    triton: Triton, write_python_model: WriteModel, tmp_path: Path
+) -> None:
+    write_python_model(triton.repository, "perf_slow", SLEEPS.replace("0.02", "0.3"))
+    triton.load("perf_slow")
+    inputs = numbers(triton, "perf_slow", [1.0], tmp_path)
+    found = measure(load("perf_slow", concurrency=1, window_ms=100), triton.grpc_url, inputs)
+    assert found.latency_ms["p50"] >= 300
+    assert found.load.window_ms == 100
+    assert any("no request was done" in warning for warning in found.warnings)
+
+
 def test_poisson_arrivals_keep_their_rate(triton: Triton, sleeper: str, tmp_path: Path) -> None:
     asked = load(sleeper, concurrency=None, request_rate_per_second=25.0, arrivals="poisson", window_ms=600)
     found = measure(asked, triton.grpc_url, numbers(triton, sleeper, [1.0], tmp_path))
@@ -196,10 +208,14 @@ def test_interrupted_it_keeps_what_was_measured_and_leaves_nothing_running(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    told += process.communicate(timeout=20)[1]
+    told += process.stderr.read()
+    process.wait(20)
     assert process.returncode == 130, told
     assert "stopped after" in told
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    deadline = time.monotonic() + 10  # what is just being started goes when it finds its parent gone
+    while left := [pid for pid in started if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
     (path,) = (tmp_path / "results").glob("*.json")
     assert 1 <= len(points.load(path).points) < 20
 

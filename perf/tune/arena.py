@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ ANSWERS_A_WINDOW = 60
 SHARE = {SHORT: 0.03, LONGER: 0.07, FINAL: 0.12}
 WINDOWS = 3
 SHORTEST_WINDOW_MS = 200
+REQUESTS_A_WINDOW = 4
 START_TIMEOUT_S = 600.0
 
 # Measure a served model: its name, how many requests are in flight, the window's length in ms.
@@ -125,6 +127,7 @@ class ScratchArena:
         self._control = control
         self._measure = measure
         self._best_per_second = 0.0
+        self._one_ms = 0.0
         self._duels = 0
 
     def duel(self, best: Tuning, other: Tuning, rung: int) -> Duel | str:
@@ -205,6 +208,9 @@ class ScratchArena:
             model = served(client, side.name(subject.name), subject.number(subject.name, tuning.version))
             for request in recorded_or_made_up(manifest, model.signature):
                 put(model, request, manifest.parity if manifest is not None else ())
+            begun = time.monotonic()
+            model.ask(request.inputs)
+            self._one_ms = (time.monotonic() - begun) * 1000
 
     def _window_ms(self, rung: int) -> int:
         """A window that holds enough answers, within the share of the time that a comparison has."""
@@ -212,7 +218,8 @@ class ScratchArena:
         if self._best_per_second:
             wanted_ms = max(wanted_ms, int(ANSWERS_A_WINDOW / self._best_per_second * 1000))
         most_ms = int(self.budget_s * 1000 * SHARE[rung] / (WINDOWS * 2 * turns))
-        return max(SHORTEST_WINDOW_MS, min(wanted_ms, most_ms))
+        # A window in which no request ends is no measurement.
+        return max(SHORTEST_WINDOW_MS, int(REQUESTS_A_WINDOW * self._one_ms), min(wanted_ms, most_ms))
 
     def _read(self, side: _Side, window_ms: int) -> Reading:
         return self._measure(side.name(side.subject.name), self.concurrency, window_ms)

@@ -53,7 +53,7 @@ def rules(start: Tuning, tunables: Sequence[Tunable], cores: int) -> Knob:
             if tunable.batches:
                 tuned = dataclasses.replace(tuned, batching=batching)
             if tunable.takes_instances and tunable.has_graph:
-                tuned = _with_instances(tuned, tunable, instances, cores)
+                tuned = _with_instances(tuned, tunable, max(instances, tunable.fewest_instances), cores)
             tuning = tuning.having(tunable.name, tuned)
         options.append(tuning)
     return Knob("rules", "", _others(options, start))
@@ -82,7 +82,7 @@ def knobs(
 def _moves(tuned: ModelTuning, tunable: Tunable, cores: int) -> dict[str, list[ModelTuning]]:
     moves: dict[str, list[ModelTuning]] = {}
     if tunable.takes_instances:
-        counts = _instance_counts(tuned.instances, cores)
+        counts = [n for n in _instance_counts(tuned.instances, cores) if n >= tunable.fewest_instances]
         moves["instances"] = [_with_instances(tuned, tunable, count, cores) for count in counts]
     if tunable.thread_parameter:
         moves["threads"] = [dataclasses.replace(tuned, threads=n) for n in _thread_counts(cores)]

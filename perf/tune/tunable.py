@@ -28,7 +28,8 @@ class Tunable:
 
     ``thread_parameter`` and ``pad_parameter`` are the names of its parameters, "" where it has none. ``smallest_batch``
     is what max_batch_size must not fall below. ``batches``: requests can be merged. ``takes_instances``: their number
-    is one number. ``has_graph``: it runs the network, and is no Python around it.
+    is one number. ``has_graph``: it runs the network, and is no Python around it. ``fewest_instances`` is 2 where the
+    queue has a limit: with one instance such a batcher may sleep beside work that waits (release 24.10).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Tunable:
     batches: bool = False
     takes_instances: bool = True
     has_graph: bool = False
+    fewest_instances: int = 1
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _tunable(config: ModelConfigMessage, folder: Path, floor: int, notes: list[s
         batches=config.max_batch_size > 1,
         takes_instances=len(groups) < 2 and not any(group.kind == _KIND_GPU for group in groups),
         has_graph=bool(threads) or not parts,
+        fewest_instances=2 if config.dynamic_batching.default_queue_policy.max_queue_size else 1,
     )
 
 

@@ -97,6 +97,13 @@ def test_more_instances_get_fewer_threads() -> None:
     assert {(1, 4), (2, 2), (4, 1), (8, 1)} <= pairs
 
 
+def test_a_queue_with_a_limit_is_not_left_to_one_instance() -> None:
+    limited = dataclasses.replace(TUNABLE, fewest_instances=2)
+    start = START.having("m", dataclasses.replace(NOW, instances=3))
+    tried = [rules(start, [limited], 4), *knobs(start, [limited], 4, {})]
+    assert min(o.of("m").instances for knob in tried for o in knob.options) == 2
+
+
 def test_the_model_that_takes_the_time_is_turned_first() -> None:
     other = dataclasses.replace(TUNABLE, name="n", has_graph=False, thread_parameter="")
     start = Tuning((("n", NOW), ("m", NOW)))

@@ -108,6 +108,15 @@ def test_where_instances_are_not_one_number_they_stay(tmp_path: Path, groups: st
     assert note in " ".join(look(Repository(tmp_path), "m").notes)
 
 
+@pytest.mark.parametrize(
+    ("batching", "due"),
+    [("dynamic_batching { }", 1), ("dynamic_batching { default_queue_policy { max_queue_size: 64 } }", 2)],
+)
+def test_a_limit_of_the_queue_asks_for_two_instances(tmp_path: Path, batching: str, due: int) -> None:
+    write(tmp_path, "m", f'backend: "onnxruntime" max_batch_size: 8 {batching}')
+    assert only(tmp_path, "m").fewest_instances == due
+
+
 @pytest.mark.parametrize("config", ["sequence_batching { }", "model_transaction_policy { decoupled: true }"])
 def test_what_is_no_question_and_answer_is_refused(tmp_path: Path, config: str) -> None:
     write(tmp_path, "m", f'backend: "python" max_batch_size: 8 {config}', {"model.py": ""})

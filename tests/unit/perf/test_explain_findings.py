@@ -44,6 +44,11 @@ VARIED = padded(3, 5, 15, tokens=23)
 TRIGGERS = {
     "failed": (replace(GOOD, failures=3, failure="HTTP 500: no"), "failed-requests", "conch infer"),
     "no batcher": (with_step(replace(WAITS, delay_us=None)), "does-not-batch", "dynamic_batching { }"),
+    "rows of one request are no batch": (
+        with_step(replace(WAITS, delay_us=None, average_batch=2.0, rows_a_request=2.0)),
+        "does-not-batch",
+        "dynamic_batching { }",
+    ),
     "no batches": (with_step(replace(WAITS, delay_us=None, max_batch_size=0)), "does-not-batch", "max_batch_size: 8"),
     "low concurrency": (with_step(ALONE, concurrency=2), "does-not-batch", "more requests in flight"),
     "delay 0": (with_step(ALONE), "does-not-batch", "max_queue_delay_microseconds: 1000"),
@@ -62,7 +67,7 @@ TRIGGERS = {
         "does-not-batch",
         "to a few sizes",
     ),
-    "padding": (replace(GOOD, padding=padded(16, 16, tokens=10)), "padding-waste", "smaller pad_to_multiple_of"),
+    "padding": (replace(GOOD, padding=padded(16, 16, tokens=25)), "padding-waste", "smaller pad_to_multiple_of"),
     "threads": (with_step(replace(STEP, threads=2)), "oversubscribed-threads", 'string_value: "1"'),
     "instances": (
         with_step(replace(STEP, instances=4, threads=1)),

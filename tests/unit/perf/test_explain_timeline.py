@@ -183,6 +183,15 @@ def test_the_means_add_up_and_what_is_left_is_told() -> None:
     assert (where.sampled, where.requests) == (2, 9)
 
 
+def test_a_part_that_few_requests_have_stands_where_they_have_it() -> None:
+    hit = Trace(2, "a", 1, "r-1", 1, {"REQUEST_START": 4 * MS, "QUEUE_START": 4 * MS, "REQUEST_END": 6 * MS})
+    lines = timelines(CHAIN) + timelines([hit, root(INFER_RESPONSE_COMPLETE=21)])
+    order = [(p.step, p.kind) for p in from_timelines(lines, 20.0, 2).parts]
+    assert sorted(order) == sorted(set(order))
+    (cached,) = (place for place, (_, kind) in enumerate(order) if kind == "cache")
+    assert order.index(("a", "hop")) < cached < order.index(("answer", "hop"))
+
+
 def stats(model: str, requests: int, ms: float, *parts: float, executions: int = 0) -> dict[str, object]:
     names = ("queue", "compute_input", "compute_infer", "compute_output")
     timed = {n: {"count": requests, "ns": int(requests * p * MS)} for n, p in zip(names, parts, strict=True)}

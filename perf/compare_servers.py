@@ -1,248 +1,363 @@
-"""`make bench`: served pipelines beside FastAPI + ONNX Runtime, on the same file, texts and machine, in one run.
+"""`make bench`: what is served here beside what people would run instead, on the same files and inputs, in one run.
 
-All serve the same file, the int8 MiniLM of the `embeddings` sample, one text a request, each as its users would:
+    python -m perf.compare_servers                                # text, tabular and image, against all
+    python -m perf.compare_servers --workload text --contenders fastapi,bare,conch
+    python -m perf.compare_servers --quick                        # does it run? Its figures say nothing
 
-FastAPI, defaults   its response declared (the fastest handler that was found), a worker a core, one thread a session,
-                    ONNX Runtime's own optimizations; JSON in and out
-FastAPI, tuned      the same with the graph level that our export chose for this file
-conch, ensemble     a model each for tokenizer and graph, with the settings that its export wrote; JSON in and the
-                    binary tensors out that Triton's clients ask for
-conch, single       the same as one model, exported with --pipeline single
+\b
+framework   FastAPI with the framework called in the handler (transformers on torch, scikit-learn), fp32
+fastapi     FastAPI + ONNX Runtime: async handlers, a worker a core, a thread a session; with ONNX Runtime's defaults,
+            and with the graph level that our export chose for the file, where these differ
+litserve, bentoml, ray
+            the same handler in each, in an environment of its own, with and without batching
+bare        processes that call ONNX Runtime, one a core, and no server: the limit (text)
+conch       the exported model over HTTP with JSON in and out, HTTP with binary tensors, gRPC; as a single model, and
+            as an ensemble
 
-The servers take turns at each number of connections, in several rounds; ratios are taken within a round, over the
-better FastAPI. Writes a table, a plot and all figures to perf/results/.
+Of variants (batching, workers) the fastest of a trial takes part, which the result names. The servers take turns at
+each number of requests in flight, another first in each round; ratios are taken within a round. A server whose waiting
+processes take processor time, which is measured, or much memory (Ray, torch) is started for its turn and stopped. HTTP
+and gRPC load come from the same loop, in one thread. All contenders must give the same answers before anything is
+measured. Writes a table, a plot and all figures to perf/results/.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import subprocess
-import sys
+import math
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
-from conch.errors import ConchError, ServerError
+from conch.errors import ConchError
 from conch.repository import Repository
-from conch.tensor_spec import Array
 from conch.terminal import console, print_json, print_table
-from perf.http_load import LoadResult, run_load
-from perf.standings import HEADER, compare, rows, write_plot, write_table
-from server import ports
-from server.embedded import EmbeddedServer
-from server.options import ServerOptions
+from perf.contenders import field as contenders
+from perf.contenders.entries import Entry, Target, Variant
+from perf.contenders.environments import Unavailable
+from perf.contenders.prepare import prepare
+from perf.contenders.processes import cpu_seconds
+from perf.contenders.workloads import WORKLOADS, Workload
+from perf.load_loop import LoadResult
+from perf.points import Machine, now, this_machine
+from perf.standings import HEADER, Standing, compare, markdown, rows
+from perf.standings_plot import write_plot
 
-SAMPLE = "embeddings"
-# Model names -> the form in which the sample is exported under them.
-MODELS = {SAMPLE: "ensemble", f"{SAMPLE}_single": "single"}
-GRAPH = f"{SAMPLE}_model"
 RESULTS = Path("perf/results")
-# optimization.graph.level of config.pbtxt -> what ONNX Runtime calls it; any other level is all of them.
-GRAPH_LEVELS = {-1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
-DEFAULT_LEVEL = "ORT_ENABLE_ALL"
-WORDS = (
-    "the river order was late again and nobody at the front desk could say when invoice number seven would arrive "
-    "or whether our train tickets for Seoul had been refunded after that storm closed every bridge along the coast"
-).split(" ")
+# int8 by its own quantizer beside fp32 of the framework: the same direction is all that can be asked.
+LEAST_COSINE = 0.95
+MOST_DIFFERENCE = 1e-4
+# A server that takes more than this while it waits does not wait while others are measured.
+MOST_IDLE_CORES = 0.03
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One server under test: where to post, and how to write a text and read its embedding."""
+class Plan:
+    """How long and how often: seconds a measurement and before it, rounds, and requests in flight."""
 
-    name: str
-    url: str
-    write: Callable[[str], bytes]
-    read: Callable[[bytes], Array]
-
-
-def texts(count: int = 64, seed: int = 7) -> list[str]:
-    """Made-up sentences of 5 to 40 words, the same in every run."""
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(5, 40))) for _ in range(count)]
+    levels: tuple[int, ...]
+    duration_s: float
+    warmup_s: float
+    rounds: int
+    trial_s: float
 
 
-@contextmanager
-def triton_server(repository: Repository) -> Iterator[list[Contender]]:
-    """Every form of the sample, in one embedded Triton: those that are not asked wait, and take no time."""
-    options = ServerOptions(control="explicit", load_models=tuple(MODELS), http_port=0, grpc_port=0, metrics_port=0)
-    with EmbeddedServer(repository.root, options) as server:
-        yield [
-            Contender(
-                name=f"conch, {form}",
-                url=f"{server.http_url}/v2/models/{name}/infer",
-                write=write_triton_request,
-                read=read_binary_answer,
-            )
-            for name, form in MODELS.items()
-        ]
+@dataclass
+class Outcome:
+    """What a workload gave. ``runs``: requests in flight -> server -> a round each."""
+
+    workload: Workload
+    runs: dict[int, dict[str, list[LoadResult]]]
+    entries: dict[str, Entry] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    trials: dict[str, dict[str, float]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    idle_cores: dict[str, float] = field(default_factory=dict)
+
+    def add(self, entry: Entry, target: Target, result: LoadResult) -> None:
+        """Count a measurement."""
+        self.entries[target.name] = entry
+        self.versions[entry.name] = entry.version()
+        self.runs[result.connections].setdefault(target.name, []).append(result)
+
+    def standings(self) -> list[Standing]:
+        """Everyone at each number of requests in flight, who took part in every round, in the order of the field."""
+        order = [name for entry in contenders.KEYS for name, own in self.entries.items() if own.key == entry]
+        found = []
+        for own in self.runs.values():
+            rounds = max((len(runs) for runs in own.values()), default=0)
+            whole = {name: own[name] for name in order if len(own.get(name, [])) == rounds}
+            found += compare(whole, {name: self.entries[name].role for name in whole})
+        return found
 
 
-def write_triton_request(text: str) -> bytes:
-    """A text as JSON, asking for the answer as a binary tensor."""
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": [text]}
-    return json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-
-
-def read_binary_answer(body: bytes) -> Array:
-    """The one output of an answer: JSON that describes it, then its numbers, FP32 [d].
-
-    Source: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
-    """
-    _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
-    return np.frombuffer(body[end:], dtype="<f4")
-
-
-@contextmanager
-def fastapi_server(repository: Repository, name: str, graph_level: str) -> Iterator[Contender]:
-    """FastAPI on the ensemble's own files, with a worker for each core."""
-    model = repository.version_path(GRAPH, repository.latest(GRAPH))
-    tokenizer = repository.version_path(f"{SAMPLE}_preprocess", repository.latest(f"{SAMPLE}_preprocess"))
-    settings = {
-        "CONCH_BENCH_MODEL": str(model / "model.onnx"),
-        "CONCH_BENCH_TOKENIZER": str(tokenizer / "tokenizer.json"),
-        "CONCH_BENCH_OUTPUT": repository.config(GRAPH).output[0].name,
-        "CONCH_BENCH_GRAPH_LEVEL": graph_level,
-    }
-    (port,) = ports.choose("127.0.0.1", 1)
-    command = [sys.executable, "-m", "uvicorn", "perf.fastapi_server:app", "--port", str(port), "--no-access-log"]
-    command += ["--workers", str(os.cpu_count() or 1), "--loop", "uvloop", "--http", "httptools"]
-    process = subprocess.Popen([*command, "--log-level", "error"], env=os.environ | settings)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(process, f"{url}/ready")
-        yield Contender(
-            name=name,
-            url=f"{url}/embed",
-            write=lambda text: json.dumps({"text": text}).encode(),
-            read=lambda body: np.array(json.loads(body)["embedding"]),
-        )
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            # Each worker binds before it has loaded the model; one answer is one worker's.
-            time.sleep(2)
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise ServerError("the FastAPI server did not start", where=url, fix="see its output above")
-
-
-def check_same_answers(contenders: Sequence[Contender], text: str) -> None:
-    """Raise unless all contenders give the same embedding: only then is the comparison fair."""
-    answers = []
-    for contender in contenders:
-        request = urllib.request.Request(
-            contender.url, contender.write(text), headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answers.append(contender.read(response.read()))
-    for contender, answer in zip(contenders, answers, strict=True):
-        difference = float(np.abs(answers[0] - answer).max())
-        if difference > 1e-5:
-            raise ConchError(
-                f"{contender.name} answers otherwise than {contenders[0].name}",
-                got=difference,
-                expected="at most 1e-5",
-                where=text,
-            )
-
-
-def in_turn(contenders: Sequence[Contender], turn: int) -> list[Contender]:
+def in_turn(targets: Sequence[Any], turn: int) -> list[Any]:
     """The order in a round: another goes first each time, so that none always meets the warmer machine."""
-    first = turn % len(contenders)
-    return [*contenders[first:], *contenders[:first]]
+    first = turn % len(targets) if targets else 0
+    return [*targets[first:], *targets[:first]]
 
 
-def export_missing(repository: Repository) -> None:
-    """Export the sample in each form that is not there. Raises: ConchError when their graphs are not the same file."""
-    for name, form in MODELS.items():
-        if name in repository.model_names() and repository.versions(name):
+def check_same_answers(expected: Target, target: Target, *, exact: bool, questions: int = 3) -> None:
+    """Raise ConchError unless both answer alike: only then is the comparison fair."""
+    for index in range(questions):
+        due, got = expected.ask(index), target.ask(index)
+        for name, value in got.items():
+            mine, its = np.asarray(due[name]).ravel(), np.asarray(value).ravel()
+            if mine.shape == its.shape:
+                if mine.dtype.kind in "US":
+                    same, difference = list(mine) == list(its), f"{list(its)} for {list(mine)}"
+                elif exact:
+                    largest = float(np.abs(mine - its).max())
+                    same, difference = largest <= MOST_DIFFERENCE, f"a difference of {largest:.2g}"
+                else:
+                    cosine = float(mine @ its / np.linalg.norm(mine) / np.linalg.norm(its))
+                    same, difference = cosine >= LEAST_COSINE, f"a cosine of {cosine:.3f}"
+                if same:
+                    continue
+            else:
+                difference = f"{its.shape} for {mine.shape}"
+            raise ConchError(
+                f"{target.name} answers otherwise than {expected.name}",
+                where=f"{name} of payload {index}",
+                got=difference,
+                expected="equal text, numbers within "
+                f"{MOST_DIFFERENCE:g}; for fp32 beside int8 a cosine of {LEAST_COSINE}",
+            )
+
+
+def best_variant(entry: Entry, plan: Plan, outcome: Outcome) -> Variant:
+    """The variant with the highest geometric mean of requests/s over the numbers in flight. Raises: Unavailable."""
+    if len(entry.variants) == 1:
+        return entry.variants[0]
+    scores: dict[str, float] = {}
+    failure: Unavailable | None = None
+    for variant in entry.variants:
+        try:
+            with variant.start() as (target, *_):
+                results = [target.load(level, plan.trial_s, plan.trial_s / 2) for level in plan.levels]
+        except Unavailable as error:
+            failure = error
+            if "environment" in error.what:
+                break
+            console.print(f"  {entry.name}, {variant.label}: {error.what}", markup=False)
             continue
-        console.print(f"exporting the {SAMPLE} sample as {name} into {repository.root}")
-        command = [sys.executable, "-m", "conch", "export", "sample", SAMPLE, "--name", name, "--pipeline", form]
-        subprocess.run([*command, "--repository", str(repository.root)], check=True)
-    digests = {}
-    for name in (GRAPH, f"{SAMPLE}_single"):
-        manifest = repository.manifest(name, repository.latest(name))
-        digests[name] = manifest.files["model.onnx"] if manifest is not None else None
-    if len(set(digests.values())) > 1:
-        raise ConchError(
-            "the forms of the sample hold different graphs: they were exported at different times",
-            where=repository.root,
-            got=digests,
-            fix=f"remove {repository.root}, and run again",
-        )
+        rates = [0.01 if result.failures else max(result.requests_per_second, 0.01) for result in results]
+        scores[variant.label] = round(math.exp(sum(map(math.log, rates)) / len(rates)), 1)
+        console.print(f"  {entry.name}, {variant.label}: {scores[variant.label]:.0f} req/s over all numbers in flight")
+    if not scores:
+        raise failure or Unavailable("no variant could be tried")
+    outcome.trials[entry.name] = scores
+    return next(v for v in entry.variants if v.label == max(scores, key=lambda label: scores[label]))
 
 
-@click.command()
+def measure(outcome: Outcome, entry: Entry, target: Target, level: int, plan: Plan, turn: int) -> None:
+    """One server at one number of requests in flight, in one round."""
+    result = target.load(level, plan.duration_s, plan.warmup_s)
+    outcome.add(entry, target, result)
+    failed = f"   {result.failures} FAILED" if result.failures else ""
+    console.print(
+        f"round {turn + 1}/{plan.rounds}  {outcome.workload.name:<8}{level:>4} in flight  {target.name:<34}"
+        f"{result.requests_per_second:8.0f} req/s   p99 {result.p99_ms:7.1f} ms{failed}",
+        markup=False,
+    )
+
+
+def run_workload(workload: Workload, entries: Sequence[Entry], plan: Plan) -> Outcome:
+    """All rounds of a workload. What cannot be started is left out, with the reason; ours must start.
+
+    Raises: ConchError when answers differ, or ours does not start.
+    """
+    outcome = Outcome(workload, {level: {} for level in plan.levels})
+    with ExitStack() as stack:
+        # Ours first: its answers are what the others' are held to.
+        ours = next(entry for entry in entries if entry.role == "ours")
+        residents = [(ours, target) for target in stack.enter_context(ours.variants[0].start())]
+        reference = residents[0][1]
+        for _, target in residents:
+            check_same_answers(reference, target, exact=True)
+        guests: list[tuple[Entry, Variant]] = []
+        for entry in entries:
+            if entry is ours:
+                continue
+            try:
+                variant = best_variant(entry, plan, outcome)
+                if len(entry.variants) > 1:
+                    outcome.chosen[entry.name] = variant.label
+                with ExitStack() as own:
+                    targets = own.enter_context(variant.start())
+                    for target in targets:
+                        check_same_answers(reference, target, exact=entry.exact)
+                    outcome.idle_cores[entry.name] = idle_cores(targets)
+                    if entry.resident and outcome.idle_cores[entry.name] <= MOST_IDLE_CORES:
+                        residents += [(entry, named(target, outcome.chosen.get(entry.name))) for target in targets]
+                        stack.enter_context(own.pop_all())
+                    else:
+                        guests.append((entry, variant))
+            except Unavailable as error:
+                outcome.skipped[entry.name] = error.what
+                console.print(f"left out: {entry.name}: {error.what}", markup=False)
+        outcome.idle_cores["conch"] = idle_cores([target for _, target in residents][:1])
+        for turn in range(plan.rounds):
+            for level in plan.levels:
+                for entry, target in in_turn(residents, turn):
+                    measure(outcome, entry, target, level, plan, turn)
+            for entry, variant in guests:
+                try:
+                    with variant.start() as targets:
+                        for target in targets:
+                            for level in plan.levels:
+                                label = outcome.chosen.get(entry.name)
+                                measure(outcome, entry, named(target, label), level, plan, turn)
+                except Unavailable as error:
+                    outcome.skipped[entry.name] = f"in round {turn + 1}: {error.what}"
+    return outcome
+
+
+def named(target: Target, label: str | None) -> Target:
+    """A target with its variant in its name."""
+    return target if label is None else replace(target, name=f"{target.name} ({label})")
+
+
+def idle_cores(targets: Sequence[Target], watch_s: float = 1.0) -> float:
+    """How many cores these take while nobody asks them."""
+    pids = [pid for target in targets for pid in target.pids]
+    before = cpu_seconds(pids)
+    time.sleep(watch_s)
+    return round((cpu_seconds(pids) - before) / watch_s, 3)
+
+
+def write_results(outcomes: Sequence[Outcome], plan: Plan, machine: Machine, path: Path) -> dict[str, Any]:
+    """The table, the plot and the figures, beside each other; returns the figures."""
+    standings = {outcome.workload.name: outcome.standings() for outcome in outcomes}
+    titles = {outcome.workload.name: outcome.workload.title for outcome in outcomes}
+    where = (
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB; Python {machine.python}, "
+        f"{machine.triton}, {machine.os}"
+    )
+    how = f"medians of {plan.rounds} rounds of {plan.duration_s:g} s, min to max; ratios within a round"
+    document: dict[str, Any] = {
+        "at": now(),
+        "machine": asdict(machine),
+        "plan": asdict(plan),
+        "workloads": {
+            outcome.workload.name: {
+                "title": outcome.workload.title,
+                "versions": outcome.versions,
+                "chosen": outcome.chosen,
+                "trials_requests_per_second": outcome.trials,
+                "skipped": outcome.skipped,
+                "idle_cores": outcome.idle_cores,
+                "standings": [asdict(standing) for standing in standings[outcome.workload.name]],
+                "runs": [
+                    {"server": name} | asdict(run)
+                    for own in outcome.runs.values()
+                    for name, runs in own.items()
+                    for run in runs
+                ],
+            }
+            for outcome in outcomes
+        },
+    }
+    document = _plain(document)
+    lines = [f"{where}; {document['at']}", "", f"{how[0].upper()}{how[1:]}."]
+    for outcome in outcomes:
+        name = outcome.workload.name
+        lines += ["", f"## {name}: {titles[name]}", "", *markdown(standings[name])]
+        lines += ["", "; ".join(f"{who} {release}" for who, release in outcome.versions.items()) + "."]
+        lines += [f"- left out: {who}: {why}" for who, why in outcome.skipped.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_plot(standings, titles, f"{where}\n{how}", path.with_suffix(".png"))
+    return document
+
+
+def _plain(value: Any) -> Any:
+    """A document that any JSON reader takes: what was not measured is null, not NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _chosen(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Words separated by commas, each of the known ones; `all` is all of them."""
+    known = tuple(WORKLOADS) if parameter.name == "workload" else contenders.KEYS
+    words = known if value == "all" else tuple(word.strip() for word in value.split(","))
+    if wrong := [word for word in words if word not in known]:
+        raise click.BadParameter(f"{', '.join(wrong)}: choose from all, {', '.join(known)}")
+    return words
+
+
+def _levels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        levels = tuple(int(word) for word in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value}: give numbers, such as 1,8,32") from error
+    if any(level < 1 for level in levels):
+        raise click.BadParameter(f"{value}: at least 1 each")
+    return levels
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--workload", callback=_chosen, default="all", show_default=True, help="text, tabular, image, or several."
+)
+@click.option("--contenders", "keys", callback=_chosen, default="all", show_default=True, help="By the names above.")
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
     default=RESULTS / "repository",
     show_default=True,
-    help="Where the sample is exported to, when it is not there; remove it to export again.",
+    help="Where the samples are exported to, when they are not there; remove it to export again.",
 )
-@click.option("--connections", default="1,8,32", show_default=True, help="Numbers of connections, comma-separated.")
-@click.option("--duration", "duration_s", default=5.0, show_default=True, help="Seconds a measurement.")
-@click.option("--rounds", default=4, show_default=True, help="How often the servers take turns.")
+@click.option(
+    "--connections", callback=_levels, default="1,8,32", show_default=True, help="Requests in flight, comma-separated."
+)
+@click.option("--duration", "duration_s", default=2.5, show_default=True, help="Seconds a measurement.")
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often the servers take turns."
+)
+@click.option("--quick", is_flag=True, help="One round of short measurements, to see that it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures on stdout as JSON.")
-def main(repository: Path, connections: str, duration_s: float, rounds: int, as_json: bool) -> None:
-    """Compare served pipelines with FastAPI + ONNX Runtime on the same model and texts."""
-    levels = [int(word) for word in connections.split(",")]
+def main(
+    workload: tuple[str, ...],
+    keys: tuple[str, ...],
+    repository: Path,
+    connections: tuple[int, ...],
+    duration_s: float,
+    rounds: int,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Compare what is served with what people would run instead."""
+    plan = Plan(connections, duration_s, 0.5, rounds, trial_s=1.0)
+    if quick:
+        plan = Plan(connections, 0.5, 0.2, 1, trial_s=0.3)
+    keys = keys if "conch" in keys else (*keys, "conch")  # its answers are what the others' are held to
     store = Repository(repository)
-    export_missing(store)
-    ours = GRAPH_LEVELS.get(store.config(GRAPH).optimization.graph.level, DEFAULT_LEVEL)
-    results: dict[int, dict[str, list[LoadResult]]] = {}
-    with (
-        fastapi_server(store, "FastAPI, defaults", DEFAULT_LEVEL) as plain,
-        fastapi_server(store, "FastAPI, tuned", ours) as tuned,
-        triton_server(store) as pipelines,
-    ):
-        rivals = (plain, tuned)
-        contenders = (*rivals, *pipelines)
-        check_same_answers(contenders, texts()[0])
-        for level in levels:
-            results[level] = {contender.name: [] for contender in contenders}
-        for turn in range(rounds):
-            for level in levels:
-                for contender in in_turn(contenders, turn):
-                    bodies = [contender.write(text) for text in texts()]
-                    result = run_load(contender.url, bodies, level, duration_s)
-                    results[level][contender.name].append(result)
-                    console.print(
-                        f"round {turn + 1}/{rounds}  {level:>3} connections  {contender.name:<20}"
-                        f"{result.requests_per_second:8.0f} req/s   p99 {result.p99_ms:7.1f} ms"
-                    )
-        names = [rival.name for rival in rivals]
-    standings = [standing for level in levels for standing in compare(results[level], names)]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    document = {
-        "standings": [asdict(standing) for standing in standings],
-        "runs": [
-            {"server": name} | asdict(run) for level in levels for name, own in results[level].items() for run in own
-        ],
-    }
-    path = RESULTS / "compare_servers"
-    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    write_table(standings, path.with_suffix(".md"))
-    write_plot(standings, path.with_suffix(".png"))
-    print_table(HEADER, rows(standings), title=f"\nmedians of {rounds} rounds; ratios within a round")
+    outcomes = []
+    try:
+        for name in workload:
+            prepare(WORKLOADS[name], store)
+            entries = contenders.field(WORKLOADS[name], store, RESULTS / "environments", keys)
+            outcomes.append(run_workload(WORKLOADS[name], entries, plan))
+    except ConchError as error:
+        raise click.ClickException(str(error)) from error
+    path = RESULTS / ("compare_servers_quick" if quick else "compare_servers")
+    document = write_results(outcomes, plan, this_machine("Triton 2.51.0, embedded"), path)
+    for outcome in outcomes:
+        print_table(HEADER, rows(outcome.standings()), title=f"\n{outcome.workload.name}: {outcome.workload.title}")
+        for who, why in outcome.skipped.items():
+            console.print(f"left out: {who}: {why}", markup=False)
     console.print(f"\ntable, plot and figures: {path}.{{md,png,json}}")
     if as_json:
         print_json(document)

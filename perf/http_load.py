@@ -1,98 +1,81 @@
-"""A closed-loop HTTP load generator: N keep-alive connections, each with one request under way.
-
-It shares the machine's few cores with the server it measures, so it does as little as it can: requests are rendered
-before the clock starts, and of an answer only the status and the length are read. It knows nothing of what it sends.
-"""
+"""Load over HTTP/1.1: keep-alive connections, each with one request under way. It knows nothing of what it sends."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-import numpy as np
+from perf.load_loop import LoadResult, run
 
-from conch.errors import ServerUnavailable
+__all__ = ["HttpExchange", "LoadResult", "render_request", "run_load"]
 
-
-@dataclass(frozen=True)
-class LoadResult:
-    """What one run at one number of connections gave; latencies are in milliseconds."""
-
-    connections: int
-    requests: int
-    failures: int
-    requests_per_second: float
-    p50_ms: float
-    p99_ms: float
+JSON = {"Content-Type": "application/json"}
 
 
-def render_request(url: str, body: bytes) -> bytes:
-    """The bytes of a POST of a JSON body to ``url``."""
+def render_request(url: str, body: bytes, headers: Mapping[str, str] = JSON) -> bytes:
+    """The bytes of a POST of a body to ``url``."""
     parts = urlsplit(url)
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in headers.items())]
+    return ("\r\n".join(lines) + f"\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
 
 
 def run_load(
-    url: str, bodies: Sequence[bytes], connections: int, duration_s: float, warmup_s: float = 1.0
+    url: str,
+    bodies: Sequence[bytes],
+    connections: int,
+    duration_s: float,
+    warmup_s: float = 1.0,
+    headers: Mapping[str, str] | Sequence[Mapping[str, str]] = JSON,
 ) -> LoadResult:
     """Post the bodies in turn over ``connections`` connections; what ends in the warm-up does not count.
 
-    Raises: ServerUnavailable when the address does not answer.
+    ``headers`` are the same for all, or one each. Raises: ServerUnavailable when the address does not answer.
     """
-    return asyncio.run(_run(url, bodies, connections, duration_s, warmup_s))
-
-
-async def _run(url: str, bodies: Sequence[bytes], connections: int, duration_s: float, warmup_s: float) -> LoadResult:
-    requests = [render_request(url, body) for body in bodies]
-    start = time.perf_counter() + warmup_s
-    end = start + duration_s
-    streams = [asyncio.create_task(_drive(url, requests, first, start, end)) for first in range(connections)]
-    latencies_s: list[float] = []
-    failures = 0
-    for stream in streams:
-        some, failed = await stream
-        latencies_s += some
-        failures += failed
-    ordered_ms = np.array(latencies_s) * 1000
-    p50, p99 = np.percentile(ordered_ms, [50, 99]) if latencies_s else (float("nan"), float("nan"))
-    rate = len(latencies_s) / duration_s
-    return LoadResult(connections, len(latencies_s), failures, rate, float(p50), float(p99))
-
-
-async def _drive(url: str, requests: list[bytes], first: int, start: float, end: float) -> tuple[list[float], int]:
-    """One connection's requests, from its own place in the list on; returns latencies in seconds, and failures."""
     parts = urlsplit(url)
-    try:
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    except OSError as error:
-        raise ServerUnavailable("nobody answers at the address", where=url, got=error) from error
-    latencies_s, failures, turn = [], 0, first
-    try:
-        while (sent := time.perf_counter()) < end:
-            writer.write(requests[turn % len(requests)])
-            ok = await _read_answer(reader)
-            done = time.perf_counter()
-            if start <= done < end:
-                latencies_s.append(done - sent)
-                failures += not ok
-            turn += 1
-    finally:
-        writer.close()
-    return latencies_s, failures
+    each = [headers] * len(bodies) if isinstance(headers, Mapping) else headers
+    requests = [render_request(url, body, own) for body, own in zip(bodies, each, strict=True)]
+    address = (parts.hostname or "", parts.port or 80)
+    return run(address, lambda number: HttpExchange(requests, number), connections, duration_s, warmup_s)
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> bool:
-    head = await reader.readuntil(b"\r\n\r\n")
-    lowered = head.lower()
+class HttpExchange:
+    """One connection, sending the requests in turn from the ``first`` on."""
+
+    def __init__(self, requests: Sequence[bytes], first: int) -> None:
+        self._requests = requests
+        self._turn = first
+        self._output = b""
+        self._received = b""
+
+    def begin(self) -> None:
+        """Put the next request into the output."""
+        self._output = self._requests[self._turn % len(self._requests)]
+        self._turn += 1
+
+    def output(self) -> bytes:
+        """What is to be sent now."""
+        data, self._output = self._output, b""
+        return data
+
+    def receive(self, data: bytes) -> bool | None:
+        """None while the answer is not whole, then whether its status is 200."""
+        received = self._received = self._received + data if self._received else data
+        head = received.find(b"\r\n\r\n")
+        if head < 0 or len(received) < _end(received, head):
+            return None
+        self._received = b""
+        return received.startswith(b"HTTP/1.1 200")
+
+
+def _end(received: bytes, head: int) -> int:
+    """How many bytes the answer has whose header ends at ``head``; more than there are while that is not known."""
+    lowered = received[:head].lower()
     # With the line break: Triton's binary answers have an Inference-Header-Content-Length too.
-    at = lowered.index(b"\r\ncontent-length:") + len(b"\r\ncontent-length:")
-    length = int(lowered[at : lowered.index(b"\r\n", at)])
-    await reader.readexactly(length)
-    return head.startswith(b"HTTP/1.1 200")
+    name = b"\r\ncontent-length:"
+    at = lowered.find(name)
+    if at >= 0:
+        stop = lowered.find(b"\r\n", at + len(name))
+        return head + 4 + int(lowered[at + len(name) : stop if stop >= 0 else head])
+    if b"\r\ntransfer-encoding: chunked" in lowered:
+        return len(received) if received.endswith(b"\r\n0\r\n\r\n") else len(received) + 1
+    return head + 4

@@ -1,69 +1,100 @@
-"""What the servers of a comparison did: medians, ratios over the best rival, a table and a plot of them."""
+"""What the servers of a comparison did: medians and spread, ratios over the others, and a table of them."""
 
 from __future__ import annotations
 
-import os
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from perf.http_load import LoadResult
+from perf.contenders.entries import Role
+from perf.load_loop import LoadResult
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One server at one number of connections: medians over the rounds.
+    """One server at one number of connections: medians over the rounds, with the least and the most.
 
-    The ratios of one of ours are over the best rival at this number of connections: for requests the one that served
-    the most, for p99 the one whose was lowest. A rival's are None.
+    The ratios are of ours, within a round: over the best other server at this number of connections (for requests the
+    one that served the most, for p99 the one whose was lowest), over the bare limit, and over the framework called in
+    the handler. None where there is nothing to compare with. A rival's are None.
     """
 
     server: str
+    role: Role
     connections: int
     requests_per_second: float
+    requests_per_second_range: tuple[float, float]
+    p50_ms: float
     p99_ms: float
+    p99_ms_range: tuple[float, float]
+    requests: int
     failures: int
-    rps_ratio: float | None = None
-    p99_ratio: float | None = None
+    rps_over_best_other: float | None = None
+    p99_over_best_other: float | None = None
+    rps_over_limit: float | None = None
+    rps_over_framework: float | None = None
 
 
-HEADER = ("connections", "server", "req/s", "over the best FastAPI", "p99 ms", "over the best FastAPI")
-COLORS = ("#c4c7c5", "#8a8f94", "#b7d96e", "#76b900")
+HEADER = (
+    *("in flight", "server", "req/s (min to max)", "p99 ms (min to max)", "failed"),
+    *("req/s : best other", "p99 : best other", "req/s : bare limit", "req/s : framework"),
+)
+RATIOS = ("rps_over_best_other", "p99_over_best_other", "rps_over_limit", "rps_over_framework")
 
 
-def compare(runs: Mapping[str, Sequence[LoadResult]], rivals: Collection[str]) -> list[Standing]:
+def compare(runs: Mapping[str, Sequence[LoadResult]], roles: Mapping[str, Role]) -> list[Standing]:
     """The standings at one number of connections; ``runs`` are each server's, a round each.
 
-    A ratio is the median of those within a round: a machine that slows down slows both.
+    A ratio is the median of those within a round: a machine that slows down slows both. One that failed to answer
+    requests is the best at nothing: answers that fail are quick.
     """
-    fastest = max(rivals, key=lambda name: _median_rate(runs[name]))
-    steadiest = min(rivals, key=lambda name: _median_p99(runs[name]))
+    sound = [name for name in runs if not sum(run.failures for run in runs[name])]
+    others = [name for name in sound if roles[name] == "other"]
+    fastest = max(others, key=lambda name: _median(runs[name], "requests_per_second"), default=None)
+    steadiest = min(others, key=lambda name: _median(runs[name], "p99_ms"), default=None)
+    limit = next((name for name in sound if roles[name] == "limit"), None)
+    framework = next((name for name in sound if roles[name] == "framework"), None)
     standings = []
     for name, own in runs.items():
-        rps_ratio = p99_ratio = None
-        if name not in rivals:
-            rps_ratio = statistics.median(
-                mine.requests_per_second / other.requests_per_second
-                for mine, other in zip(own, runs[fastest], strict=True)
+        rates, tails = [run.requests_per_second for run in own], [run.p99_ms for run in own]
+        ratios: dict[str, float | None] = dict.fromkeys(RATIOS)
+        if roles[name] == "ours":
+            values = (
+                _ratio(own, runs, fastest, "requests_per_second"),
+                _ratio(own, runs, steadiest, "p99_ms"),
+                _ratio(own, runs, limit, "requests_per_second"),
+                _ratio(own, runs, framework, "requests_per_second"),
             )
-            p99_ratio = statistics.median(
-                mine.p99_ms / other.p99_ms for mine, other in zip(own, runs[steadiest], strict=True)
+            ratios = dict(zip(RATIOS, values, strict=True))
+        standings.append(
+            Standing(
+                server=name,
+                role=roles[name],
+                connections=own[0].connections,
+                requests_per_second=statistics.median(rates),
+                requests_per_second_range=(min(rates), max(rates)),
+                p50_ms=_median(own, "p50_ms"),
+                p99_ms=statistics.median(tails),
+                p99_ms_range=(min(tails), max(tails)),
+                requests=sum(run.requests for run in own),
+                failures=sum(run.failures for run in own),
+                **ratios,
             )
-        failures = sum(run.failures for run in own)
-        rate, p99_ms = _median_rate(own), _median_p99(own)
-        standings.append(Standing(name, own[0].connections, rate, p99_ms, failures, rps_ratio, p99_ratio))
+        )
     return standings
 
 
-def _median_rate(runs: Sequence[LoadResult]) -> float:
-    return statistics.median(run.requests_per_second for run in runs)
+def _median(runs: Sequence[LoadResult], what: str) -> float:
+    return float(statistics.median(getattr(run, what) for run in runs))
 
 
-def _median_p99(runs: Sequence[LoadResult]) -> float:
-    return statistics.median(run.p99_ms for run in runs)
+def _ratio(
+    own: Sequence[LoadResult], runs: Mapping[str, Sequence[LoadResult]], other: str | None, what: str
+) -> float | None:
+    if other is None:
+        return None
+    pairs = [(getattr(mine, what), getattr(its, what)) for mine, its in zip(own, runs[other], strict=True)]
+    return statistics.median(mine / its if its else float("inf") for mine, its in pairs)
 
 
 def rows(standings: Sequence[Standing]) -> list[tuple[str, ...]]:
@@ -72,47 +103,21 @@ def rows(standings: Sequence[Standing]) -> list[tuple[str, ...]]:
         (
             str(s.connections),
             s.server,
-            f"{s.requests_per_second:.0f}",
-            "" if s.rps_ratio is None else f"{s.rps_ratio:.2f}",
-            f"{s.p99_ms:.1f}",
-            "" if s.p99_ratio is None else f"{s.p99_ratio:.2f}",
+            _spread(s.requests_per_second, s.requests_per_second_range, 0),
+            _spread(s.p99_ms, s.p99_ms_range, 1),
+            str(s.failures or ""),
+            *("" if (ratio := getattr(s, name)) is None else f"{ratio:.2f}" for name in RATIOS),
         )
         for s in standings
     ]
 
 
-def write_table(standings: Sequence[Standing], path: Path) -> None:
-    """The standings as a Markdown table."""
+def _spread(median: float, least_and_most: tuple[float, float], digits: int) -> str:
+    least, most = least_and_most
+    return f"{median:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
+
+
+def markdown(standings: Sequence[Standing]) -> list[str]:
+    """The standings as the lines of a Markdown table."""
     lines = ["| " + " | ".join(HEADER) + " |", "| ---: | --- |" + " ---: |" * (len(HEADER) - 2)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(standings)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_plot(standings: Sequence[Standing], path: Path) -> None:
-    """Requests per second and p99 over the number of connections, the servers side by side."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (rate, tail) = pyplot.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
-    levels = sorted({s.connections for s in standings})
-    servers = list(dict.fromkeys(s.server for s in standings))
-    width = 0.8 / len(servers)
-    for index, server in enumerate(servers):
-        own = sorted((s for s in standings if s.server == server), key=lambda s: s.connections)
-        places = np.arange(len(levels)) + (index - (len(servers) - 1) / 2) * width
-        color = COLORS[index % len(COLORS)]
-        rate.bar(places, [s.requests_per_second for s in own], width, color=color, label=server)
-        tail.bar(places, [s.p99_ms for s in own], width, color=color, label=server)
-    for axes, title in ((rate, "requests per second (more is better)"), (tail, "p99 latency in ms (less is better)")):
-        axes.set_title(title)
-        axes.set_xticks(np.arange(len(levels)), [str(level) for level in levels])
-        axes.set_xlabel("connections")
-        axes.spines[["top", "right"]].set_visible(False)
-        for bars in axes.containers:
-            axes.bar_label(bars, fmt="%.0f", fontsize=7)
-    figure.legend(*rate.get_legend_handles_labels(), loc="outside lower center", ncols=len(servers), frameon=False)
-    figure.suptitle(f"MiniLM int8, one text of 5 to 40 words a request, {os.cpu_count()} cores")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    return lines + ["| " + " | ".join(row) + " |" for row in rows(standings)]

@@ -1,107 +1,176 @@
-"""The comparison's arithmetic, its order and its files; the servers themselves are `make bench`'s."""
+"""How the comparison runs: order, variants, answers, files. Contenders are small fakes; no server is started."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from conch.errors import ConchError
-from conch.manifest import Manifest
-from conch.model_config import ModelSettings, build_config
-from conch.repository import Repository
-from conch.tensor_spec import ModelSignature, TensorSpec
-from perf.compare_servers import (
-    GRAPH,
-    MODELS,
-    Contender,
-    export_missing,
-    in_turn,
-    read_binary_answer,
-    texts,
-    write_triton_request,
-)
-from perf.http_load import LoadResult
-from perf.standings import compare, rows, write_plot, write_table
+from perf.compare_servers import Plan, check_same_answers, in_turn, main, run_workload, write_results
+from perf.contenders.entries import Entry, Role, Target, Variant
+from perf.contenders.environments import Unavailable
+from perf.contenders.workloads import WORKLOADS
+from perf.load_loop import LoadResult
+from perf.points import Machine
+
+PLAN = Plan(levels=(1, 8), duration_s=1.0, warmup_s=0.0, rounds=3, trial_s=0.1)
+MACHINE = Machine("a processor", 2, 8.0, "3.11", "Triton", "Linux")
 
 
-def load(rps: float, p99_ms: float, failures: int = 0) -> LoadResult:
-    return LoadResult(8, 100, failures, rps, 1.0, p99_ms)
+class Field:
+    """Contenders that write down what happens to them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def entry(
+        self,
+        key: str,
+        role: Role,
+        rates: dict[str, float],
+        *,
+        resident: bool = True,
+        answer: float = 1.0,
+        missing: bool = False,
+    ) -> Entry:
+        @contextmanager
+        def start(label: str) -> Iterator[list[Target]]:
+            if missing:
+                raise Unavailable("its environment cannot be made: no network")
+            self.events.append(f"start {key}")
+
+            def load(connections: int, duration_s: float, warmup_s: float) -> LoadResult:
+                self.events.append(f"{key} {connections}")
+                return LoadResult(connections, 10, 0, rates[label] * connections, 1.0, 2.0)
+
+            try:
+                yield [Target(key, lambda _: {"score": np.array([answer])}, load)]
+            finally:
+                self.events.append(f"stop {key}")
+
+        variants = tuple(Variant(label, lambda label=label: start(label)) for label in rates)  # type: ignore[misc]
+        return Entry(key, key, role, variants, resident=resident)
+
+    def all(self) -> list[Entry]:
+        return [
+            self.entry("fastapi", "other", {"2 workers": 50}),
+            self.entry("litserve", "other", {"off": 10, "on": 20}),
+            self.entry("bentoml", "other", {"off": 10, "on": 20}, missing=True),
+            self.entry("ray", "other", {"off": 5}, resident=False),
+            self.entry("conch", "ours", {"as exported": 100}),
+        ]
 
 
-RUNS = {
-    "plain": [load(100, 20), load(10, 200, failures=3), load(100, 20)],
-    "tuned": [load(110, 25), load(11, 250), load(120, 25)],
-    "ours": [load(220, 10), load(22, 100), load(120, 10)],
-}
+@pytest.fixture
+def field() -> Field:
+    return Field()
 
 
-def test_ratios_are_over_the_best_rival_and_within_a_round() -> None:
-    plain, tuned, ours = compare(RUNS, ("plain", "tuned"))
-    assert (plain.rps_ratio, tuned.p99_ratio) == (None, None)
-    # Requests: 220/110, 22/11, 120/120 of tuned; p99: 10/20, 100/200, 10/20 of plain.
-    assert (ours.rps_ratio, ours.p99_ratio) == (2.0, 0.5)
-    assert (tuned.requests_per_second, plain.p99_ms) == (110, 20)
-    assert [s.failures for s in (plain, tuned, ours)] == [3, 0, 0]
-
-
-def test_the_table_shows_every_server(tmp_path: Path) -> None:
-    standings = compare(RUNS, ("plain", "tuned"))
-    assert [row[1] for row in rows(standings)] == ["plain", "tuned", "ours"]
-    assert rows(standings)[2][2:] == ("120", "2.00", "10.0", "0.50")
-    write_table(standings, tmp_path / "table.md")
-    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert lines[2] == "| 8 | plain | 100 |  | 20.0 |  |"
-    assert len({line.count("|") for line in lines}) == 1
-
-
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    write_plot(compare(RUNS, ("plain", "tuned")), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture(autouse=True)
+def _no_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perf.compare_servers.idle_cores", lambda targets: 0.5 if targets[0].name == "greedy" else 0.0)
 
 
 def test_another_server_goes_first_each_round() -> None:
-    contenders = [Contender(name, "", str.encode, lambda _: np.zeros(1)) for name in "abcd"]
-    orders = ["".join(c.name for c in in_turn(contenders, turn)) for turn in range(5)]
-    assert orders == ["abcd", "bcda", "cdab", "dabc", "abcd"]
+    assert ["".join(in_turn("abcd", turn)) for turn in range(5)] == ["abcd", "bcda", "cdab", "dabc", "abcd"]
 
 
-def test_the_numbers_after_the_json_are_read() -> None:
-    numbers = np.array([0.5, -2.0, 3e-9], np.float32)
-    head = {"outputs": [{"name": "embedding", "shape": [1, 3], "parameters": {"binary_data_size": 12}}]}
-    np.testing.assert_array_equal(read_binary_answer(json.dumps(head).encode() + numbers.tobytes()), numbers)
+def test_the_fastest_variant_takes_part_in_every_round(field: Field) -> None:
+    outcome = run_workload(WORKLOADS["text"], field.all(), PLAN)
+    assert outcome.chosen["litserve"] == "on"
+    assert [run.requests_per_second for run in outcome.runs[8]["litserve (on)"]] == [160] * 3
+    assert outcome.trials["litserve"]["on"] > outcome.trials["litserve"]["off"]
 
 
-def test_a_request_is_one_text_and_asks_for_binary_tensors() -> None:
-    request = json.loads(write_triton_request("철수"))
-    assert request["inputs"][0]["data"] == ["철수"]
-    assert request["parameters"] == {"binary_data_output": True}
+def test_one_that_cannot_be_made_is_left_out_with_its_reason(field: Field) -> None:
+    outcome = run_workload(WORKLOADS["text"], field.all(), PLAN)
+    assert outcome.skipped == {"bentoml": "its environment cannot be made: no network"}
+    assert {s.server for s in outcome.standings()} == {"fastapi", "litserve (on)", "ray", "conch"}
 
 
-def test_texts_are_the_same_in_every_run_and_of_mixed_length() -> None:
-    lengths = [len(text.split()) for text in texts()]
-    assert texts() == texts()
-    assert 5 <= min(lengths) < 10
-    assert 30 < max(lengths) <= 40
+def test_one_that_is_not_resident_runs_in_its_turn_alone(field: Field) -> None:
+    run_workload(WORKLOADS["text"], field.all(), PLAN)
+    events = " | ".join(field.events)
+    assert events.count("start ray | ray 1 | ray 8 | stop ray") == PLAN.rounds
+    assert field.events.count("start conch") == 1
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_forms_of_different_graphs_are_not_compared(same: bool, tmp_path: Path) -> None:
-    repository = Repository(tmp_path / "models")
-    signature = ModelSignature((TensorSpec("x", "FP32", (1,)),), (TensorSpec("y", "FP32", (1,)),), 8)
-    with repository.stage() as stage:
-        for name in (*MODELS, GRAPH):
-            config = build_config(name, signature, ModelSettings(backend="onnxruntime"))
-            folder = stage.add_model(name, config)
-            digest = "a" if same or name == GRAPH else "b"
-            Manifest(
-                model=name, created_at="now", source={}, files={"model.onnx": digest}, config="", settings={}
-            ).write(folder)
-        stage.commit()
+def test_one_that_takes_processor_time_while_it_waits_runs_in_its_turn_alone(field: Field) -> None:
+    entries = [*field.all(), field.entry("greedy", "other", {"on": 5})]
+    run_workload(WORKLOADS["text"], entries, PLAN)
+    events = " | ".join(field.events)
+    assert events.count("start greedy | greedy 1 | greedy 8 | stop greedy") == PLAN.rounds
+
+
+def test_all_are_stopped_when_it_is_interrupted(field: Field) -> None:
+    def interrupt(*_: float) -> LoadResult:
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def start() -> Iterator[list[Target]]:
+        yield [Target("bare", lambda _: {"score": np.array([1.0])}, interrupt)]
+
+    entries = [*field.all(), Entry("bare", "bare", "limit", (Variant("", start),))]
+    with pytest.raises(KeyboardInterrupt):
+        run_workload(WORKLOADS["text"], entries, PLAN)
+    started = sorted(event.split()[1] for event in field.events if event.startswith("start"))
+    assert started == sorted(event.split()[1] for event in field.events if event.startswith("stop"))
+    assert {"conch", "fastapi"} < set(started)
+
+
+def test_different_answers_are_not_compared(field: Field) -> None:
+    entries = [field.entry("fastapi", "other", {"2 workers": 50}, answer=1.01), *field.all()[-1:]]
+    with pytest.raises(ConchError, match="fastapi answers otherwise than conch"):
+        run_workload(WORKLOADS["text"], entries, PLAN)
+    assert not [event for event in field.events if event.startswith("fastapi ")]
+
+
+def target(**answer: object) -> Target:
+    return Target("x", lambda _: {name: np.array(value) for name, value in answer.items()}, lambda *_: None)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "exact", "same"),
+    [
+        ({"label": ["a"], "scores": [0.5, 0.500001]}, True, True),
+        ({"label": "a", "scores": [[0.5, 0.5]]}, True, True),
+        ({"label": ["b"], "scores": [0.5, 0.5]}, True, False),
+        ({"label": ["a"], "scores": [0.5, 0.51]}, True, False),
+        ({"label": ["a"], "scores": [0.5, 0.51]}, False, True),
+        ({"label": ["a"], "scores": [0.5, -0.5]}, False, False),
+        ({"label": ["a"], "scores": [0.5]}, True, False),
+    ],
+)
+def test_same_answers(answer: dict[str, object], exact: bool, same: bool) -> None:
+    expected = target(label=["a"], scores=[0.5, 0.5])
     if same:
-        export_missing(repository)
+        check_same_answers(expected, target(**answer), exact=exact)
     else:
-        with pytest.raises(ConchError, match="different graphs"):
-            export_missing(repository)
+        with pytest.raises(ConchError, match="answers otherwise"):
+            check_same_answers(expected, target(**answer), exact=exact)
+
+
+def test_the_files_are_a_table_a_picture_and_json_without_nan(field: Field, tmp_path: Path) -> None:
+    outcome = run_workload(WORKLOADS["text"], field.all(), PLAN)
+    outcome.runs[8]["ray"][0] = LoadResult(8, 0, 0, 0.0, float("nan"), float("nan"))
+    write_results([outcome], PLAN, MACHINE, tmp_path / "proof")
+    document = json.loads((tmp_path / "proof.json").read_text(), parse_constant=pytest.fail)
+    assert document["machine"]["cores"] == 2
+    assert document["workloads"]["text"]["skipped"]
+    table = (tmp_path / "proof.md").read_text()
+    assert "a processor, 2 cores" in table
+    assert "left out: bentoml: its environment" in table
+    assert (tmp_path / "proof.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("arguments", [["--workload", "texts"], ["--contenders", "nginx"], ["--connections", "1,x"]])
+def test_unknown_words_are_refused_with_the_known(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "choose from" in result.output or "give numbers" in result.output

@@ -133,7 +133,7 @@ def drifts(points: Sequence[Point]) -> list[str]:
             continue
         slower = last.latency_ms["p99"] > first.latency_ms["p99"] * DRIFT
         fewer = last.requests_per_second * DRIFT < first.requests_per_second
-        verdict = "it got worse" if slower or fewer else "it stayed as it was"
+        verdict = "it got worse" if slower or fewer else "it got no worse"
         found.append(
             f"{load.label}, {len(same)} times: {first.requests_per_second:.0f}/s and p99 "
             f"{first.latency_ms['p99']:.1f} ms at first, {last.requests_per_second:.0f}/s and "
@@ -148,10 +148,9 @@ def memory_notes(samples: Sequence[Sample]) -> list[str]:
     if slope is None:
         return []
     minutes = (samples[-1].at_s - samples[0].at_s) / 60
-    return [
-        f"the server's memory: {samples[0].megabytes:.0f} MB at first, {samples[-1].megabytes:.0f} MB at last, "
-        f"slope {slope:+.2f} MB a minute over {minutes:.1f} minutes"
-    ]
+    told = f"the server's memory: {samples[0].megabytes:.0f} MB at first, {samples[-1].megabytes:.0f} MB at last"
+    # Within a minute it is still warming up: a slope of that would frighten for nothing.
+    return [told + (f", slope {slope:+.2f} MB a minute over {minutes:.1f} minutes" if minutes >= 1 else "")]
 
 
 def loads_for(served: ServedModel, loads: Sequence[Load]) -> tuple[tuple[Load, ...], list[str]]:

@@ -82,7 +82,7 @@ def point(per_second: float, p99_ms: float) -> Point:
     [
         ([], None),
         ([point(100, 5)], None),
-        ([point(100, 5), point(95, 5.5)], "it stayed as it was"),
+        ([point(100, 5), point(95, 5.5)], "it got no worse"),
         ([point(100, 5), point(70, 5)], "it got worse"),
         ([point(100, 5), point(100, 5), point(100, 9)], "it got worse"),
     ],
@@ -96,6 +96,7 @@ def test_memory_that_grows_is_told_by_its_slope() -> None:
     samples = [Sample(60.0 * minute, 800.0 + 2 * minute) for minute in range(10)]
     assert slope_per_minute(samples) == pytest.approx(2.0)
     assert "+2.00 MB a minute" in session.memory_notes(samples)[0]
+    assert "slope" not in session.memory_notes([Sample(20.0 * n, 800.0 + n) for n in range(3)])[0]
     assert slope_per_minute(samples[:2]) is None
     assert session.memory_notes(samples[:2]) == []
 

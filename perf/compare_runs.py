@@ -67,6 +67,7 @@ def compare(
     from conch.terminal import console, print_json
     from perf.run_ratios import Measurement, too_slow
     from perf.run_ratios import compare as compare_measurements
+    from perf.sweep.record import brief
 
     versions = _versions(a, b)
     if versions is None:
@@ -85,13 +86,13 @@ def compare(
             fix="measure both with the same --concurrency, --batch and --instances",
         )
     slower = [] if fail_if_slower is None else too_slow(levels, fail_if_slower)
-    slower += [] if fail_if_slower is None else [f"failed: {reason.splitlines()[0]}" for reason in new_failures]
+    slower += [] if fail_if_slower is None else [f"failed: {brief(reason)}" for reason in new_failures]
     _show(levels, sides)
     for name, only in (("A", only_a), ("B", only_b)):
         if only:
             console.print(f"only in {name}: {'; '.join(only)}", markup=False)
     for reason in new_failures:
-        console.print(f"B failed: {reason.splitlines()[0]}", markup=False)
+        console.print(f"B failed: {brief(reason)}", markup=False)
     for line in slower:
         console.print(f"slower than allowed: {line}", markup=False)
     if as_json:

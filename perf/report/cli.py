@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import click
@@ -33,6 +34,8 @@ def report(results: tuple[Path, ...], output: Path | None, png_folder: Path | No
     from perf.report.plots import plots_of, write_png
     from perf.report.results import read_all, series_of
 
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConchError("plots are drawn by matplotlib, which is not installed", fix="pip install -e '.[bench]'")
     found = read_all(results)
     series = series_of(found)
     plots = plots_of(series) if series else []

@@ -93,10 +93,8 @@ def percentiles(figure: Figure, series: Sequence[Series], colors: Colors) -> Non
 def time_parts(figure: Figure, series: Sequence[Series], colors: Colors) -> None:
     """The parts of the mean latency as stacked bars of 100 %, above them the latency in ms, a panel a series."""
     timed = [one for one in series if any(row.point.server_ms for row in one.rows)][:MAX_PANELS]
-    bars: list[Any] = []
     for axes, one in _panels(figure, timed, "share of the mean latency in %"):
         bottom = [0.0] * len(one.rows)
-        bars = []
         for part, color in enumerate(PART_COLORS):
             values = [_parts(row)[part] for row in one.rows]
             hatches = ["" if row.point.stable else "///" for row in one.rows]
@@ -106,11 +104,10 @@ def time_parts(figure: Figure, series: Sequence[Series], colors: Colors) -> None
             for bar, hatch in zip(drawn, hatches, strict=True):
                 bar.set_hatch(hatch)
             bottom = [low + value for low, value in zip(bottom, values, strict=True)]
-            bars.append(drawn[0])
         for place, row in enumerate(one.rows):
             _above(axes, place, bottom[place], row.point.latency_ms.get("avg"))
         axes.set_ylim(0, 112)
-    _legend(figure, bars, PART_NAMES)
+    _legend(figure, _patches(PART_COLORS), PART_NAMES)
 
 
 def _parts(row: Row) -> list[float]:
@@ -118,6 +115,13 @@ def _parts(row: Row) -> list[float]:
     parts = [*(row.point.server_ms.get(part, 0.0) for part in SERVER_PARTS), row.network_and_client_ms or 0.0]
     total = sum(parts) if row.point.server_ms else 0.0
     return [100.0 * part / total if total else 0.0 for part in parts]
+
+
+def _patches(colors: Sequence[str]) -> list[Any]:
+    """What a legend shows for stacked bars: their colors, without what a single bar is marked with."""
+    from matplotlib.patches import Patch
+
+    return [Patch(facecolor=color) for color in colors]
 
 
 def _above(axes: Axes, place: int, top: float, value: float | None) -> None:

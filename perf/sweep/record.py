@@ -92,6 +92,13 @@ class Sweep:
         return dataclasses.replace(self, failed=())
 
 
+def brief(error: str) -> str:
+    """An error's message in one line: what happened, and what came (see conch.errors)."""
+    lines = error.splitlines() or [""]
+    got = next((line.strip().removeprefix("got:").strip() for line in lines if line.strip().startswith("got:")), "")
+    return f"{lines[0]}: {got}" if got else lines[0]
+
+
 def to_json(sweep: Sweep) -> dict[str, Any]:
     """The sweep as JSON-ready values."""
     return {

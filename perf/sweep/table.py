@@ -5,7 +5,7 @@ from __future__ import annotations
 from conch.terminal import console, print_table
 from perf.points import Point
 from perf.sweep.plan import Cell
-from perf.sweep.record import Sweep
+from perf.sweep.record import Sweep, brief
 from perf.sweep.run import Step
 
 HEADER = ("instances", "batch", "in flight", "inferences/s", "p50 ms", "p90 ms", "p99 ms", "rows an execution", "")
@@ -14,8 +14,7 @@ HEADER = ("instances", "batch", "in flight", "inferences/s", "p50 ms", "p90 ms",
 def line(step: Step) -> str:
     """What one combination gave, in one line."""
     if step.point is None:
-        reason = step.error.splitlines()[0] if step.error else ""
-        return f"{step.cell.label}: failed: {reason}"
+        return f"{step.cell.label}: failed: {brief(step.error)}"
     rate = f"{step.point.inferences_per_second:.0f} inferences/s"
     p99 = f", p99 {step.point.latency_ms['p99']:.1f} ms" if "p99" in step.point.latency_ms else ""
     return f"{step.cell.label}: {rate}{p99}{'' if step.point.stable else ', unstable'}"
@@ -58,8 +57,7 @@ def _row(cell: Cell, point: Point) -> tuple[str, ...]:
 
 
 def _failed_row(cell: Cell, error: str) -> tuple[str, ...]:
-    reason = error.splitlines()[0] if error else ""
-    return (*_cell(cell), "", "", "", "", "", f"failed: {reason}")
+    return (*_cell(cell), "", "", "", "", "", f"failed: {brief(error)}")
 
 
 def _cell(cell: Cell) -> tuple[str, str, str]:

@@ -172,7 +172,7 @@ def test_plots_are_those_that_there_are_figures_for(tmp_path: Path, changes: dic
 
 
 def test_plots_take_the_pages_ink(tmp_path: Path):
-    series = series_of(read_all([swept(tmp_path)]))
+    series = series_of(read_all([save(run(point(1), point(8, stable=False)), tmp_path)]))
     for plot in plots_of(series):
         drawn = as_svg(plot, series)
         assert "currentColor" in drawn
@@ -206,12 +206,14 @@ def test_what_comes_from_a_result_is_shown_and_not_run(tmp_path: Path, place: st
     assert NASTY in page.text
 
 
-def test_names_in_the_plots_are_escaped_too(tmp_path: Path):
+def test_names_in_the_plots_are_escaped_and_written_as_they_are(tmp_path: Path):
     first = save(run(point(), name=NASTY), tmp_path)
     second = save(run(point(), name="_other\x00 name"), tmp_path)
-    page = page_of(first, second)
-    assert "script" not in page.tags
-    assert "text" in page.tags  # what is written in a plot is text, not outlines
+    series = series_of(read_all([first, second]))
+    drawn = Page(as_svg(plots_of(series)[0], series))
+    assert "script" not in drawn.tags
+    assert NASTY in drawn.text  # text, not outlines; and no formula
+    assert "_other name" in drawn.text
 
 
 def test_unstable_and_failed_points_are_marked(tmp_path: Path):
@@ -233,12 +235,12 @@ def test_figures_have_three_digits_that_matter(value: float | None, text: str):
 
 
 def test_the_command_writes_the_page_and_the_plots(tmp_path: Path):
-    folder = swept(tmp_path / "sweep")
-    asked = [str(folder), "-o", str(tmp_path / "new/page.html"), "--png", str(tmp_path / "png"), "--json"]
+    result = save(run(point(1), point(8, stable=False)), tmp_path)
+    asked = [str(result), "-o", str(tmp_path / "new/page.html"), "--png", str(tmp_path / "png"), "--json"]
     done = CliRunner().invoke(report, asked)
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    assert (document["points"], document["unstable_points"], document["failed_points"]) == (10, 3, 1)
+    assert (document["points"], document["unstable_points"], document["failed_points"]) == (2, 1, 0)
     assert Path(document["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     sizes = [struct.unpack(">II", Path(path).read_bytes()[16:24]) for path in document["plots"]]
     assert len(sizes) == 4

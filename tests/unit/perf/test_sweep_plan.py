@@ -123,3 +123,15 @@ def test_the_newest_of_a_name(tmp_path: Path):
     for folder in ("spam/20260101T000000", "spam/20260102T000000", "eggs/20270101T000000"):
         record.write(begun(), tmp_path / folder)
     assert record.newest(tmp_path, "spam") == tmp_path / "spam/20260102T000000"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (str(ConchError("no load", where="spam", got="queue full", fix="less")), "no load: queue full"),
+        ("Connection refused", "Connection refused"),
+        ("", ""),
+    ],
+)
+def test_an_error_in_one_line_says_what_came(error: str, line: str):
+    assert record.brief(error) == line

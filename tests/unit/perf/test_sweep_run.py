@@ -161,8 +161,10 @@ def test_one_version_alone_is_shown_by_its_own_config_or_the_live_one(
 
 
 def test_a_pipelines_members_are_shown_in_the_same_version(live: Repository, tmp_path: Path):
+    config = live.root / "pipe/config.pbtxt"  # pinned to the version that serves
+    config.write_text(config.read_text().replace("model_version: -1", "model_version: 2"))
     view = Repository(tmp_path / "view")
-    show_version(live, "pipe", 1, view.root, own_config=True)
+    show_version(live, "pipe", 1, view.root, own_config=False)
     assert {name: view.versions(name) for name in view.model_names()} == {
         name: [1] for name in ("pipe", "pipe_model", "pipe_postprocess", "pipe_preprocess")
     }

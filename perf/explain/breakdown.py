@@ -17,6 +17,7 @@ from perf.explain.counters import PARTS, Counters
 from perf.explain.timeline import HOPS_TO_THE_ANSWER, Timeline
 
 OUTSIDE = ("to_server", "receive", "respond", "to_client", "unseen")
+ALL_HOPS = "hops"
 # Shorter than this on average, a part is not worth a line of its own.
 NEGLIGIBLE_MS = 0.0005
 
@@ -37,6 +38,8 @@ class Part:
         if words is not None:
             return words
         if self.kind == "hop":
+            if self.step == ALL_HOPS:
+                return "all hops (by subtraction)"
             return "to the answer" if self.step == HOPS_TO_THE_ANSWER else f"to {self.step}"
         return f"{self.step}: {self.kind.replace('_', ' ')}"
 
@@ -115,7 +118,7 @@ def from_counters(
     if own.cache_hits and not own.executions:
         rows, inside_ms = [(model, "cache", whole_ms)], whole_ms
     # Below zero where steps run side by side, or a step's answer started the next before the step's last stamp.
-    rows.append((HOPS_TO_THE_ANSWER, "hop", whole_ms - inside_ms))
+    rows.append((ALL_HOPS, "hop", whole_ms - inside_ms))
     rows.append(("", "unseen", measured_ms - whole_ms))
     return Breakdown(measured_ms, requests, _in_a_row(rows), "statistics", own.requests, {})
 

@@ -56,7 +56,7 @@ def write_plot(where: Breakdown, title: str, path: Path) -> None:
     for row, part in enumerate(parts):
         axes.barh(row, part.ms, left=part.start_ms, color=COLORS[family(part)], height=0.72)
         is_late = part.start_ms + part.ms > 0.8 * whole_ms
-        place = part.start_ms if is_late else part.start_ms + part.ms
+        place = min(part.start_ms, part.start_ms + part.ms) if is_late else part.start_ms + part.ms
         axes.annotate(
             f"{part.ms:.2f} ms" if abs(part.ms) >= 0.01 else f"{part.ms:.3f} ms",
             (place, row),

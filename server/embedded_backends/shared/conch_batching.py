@@ -18,6 +18,12 @@ Array = npt.NDArray[Any]
 # The inputs of a request by name, and the outputs it wants, in the order in which it wants them.
 Ask = tuple[dict[str, Array], list[str]]
 
+# What requests must share to be run together: which inputs they have, and each one's shape but the batch.
+Key = tuple[object, ...]
+
+# So many forms of good requests are remembered: clients send few, and texts of every length are a few hundred.
+KNOWN_FORMS = 1024
+
 # Runs the model: (inputs by name, names of outputs) -> the outputs in that order. May raise anything.
 Run = Callable[[dict[str, Array], list[str]], Sequence[Array]]
 
@@ -69,6 +75,8 @@ class Batcher:
         self._known_outputs = frozenset(outputs)
         self._run = run
         self._batched = batched
+        # Names, shapes and types of requests that were good, and their keys: most requests look as one before them.
+        self._known_forms: dict[object, Key] = {}
         # (input, its name, type, rank, ((axis, size), ...) of the fixed axes): what `_problem` compares.
         self._checks = tuple(
             (spec, spec.name, spec.dtype, len(spec.shape), tuple((i, d) for i, d in enumerate(spec.shape) if d != -1))
@@ -77,19 +85,39 @@ class Batcher:
 
     def answer(self, asks: Sequence[Ask]) -> list[list[Array] | RequestFailed]:
         """One answer a request, in order: its outputs in the order in which it wants them, or why there are none."""
-        problems = [self._problem(arrays, wanted) for arrays, wanted in asks]
         if len(asks) == 1:
-            return [problems[0] or self._alone(*asks[0])]
-        answers: list[list[Array] | RequestFailed | None] = list(problems)
+            checked = self._check(*asks[0])
+            return [checked if isinstance(checked, RequestFailed) else self._alone(*asks[0])]
+        answers: list[list[Array] | RequestFailed | None] = [None] * len(asks)
         groups: dict[object, list[int]] = {}
-        for index, (arrays, _) in enumerate(asks):
-            if answers[index] is None:
-                groups.setdefault(self._key(arrays) if self._batched else index, []).append(index)
+        for index, (arrays, wanted) in enumerate(asks):
+            checked = self._check(arrays, wanted)
+            if isinstance(checked, RequestFailed):
+                answers[index] = checked
+            else:
+                groups.setdefault(checked if self._batched else index, []).append(index)
         for members in groups.values():
             together = [asks[index] for index in members]
             for index, answer in zip(members, self._together(together), strict=True):
                 answers[index] = answer
         return [answer for answer in answers if answer is not None]
+
+    def _check(self, arrays: Mapping[str, Array], wanted: Sequence[str]) -> Key | RequestFailed:
+        """The key of a request, or what is wrong with it. Raises nothing."""
+        if self._known_outputs.issuperset(wanted):
+            of_all = arrays.values()
+            form = (tuple(arrays), tuple([a.shape for a in of_all]), tuple([a.dtype for a in of_all]))
+            key = self._known_forms.get(form)
+            if key is not None:
+                return key
+            problem = self._problem(arrays, wanted)
+            if problem is None:
+                key = self._key(arrays)
+                if len(self._known_forms) < KNOWN_FORMS:
+                    self._known_forms[form] = key
+                return key
+            return problem
+        return self._problem(arrays, wanted) or self._key(arrays)
 
     def _problem(self, arrays: Mapping[str, Array], wanted: Sequence[str]) -> RequestFailed | None:
         """What is wrong with a request, or None. Raises nothing."""
@@ -124,8 +152,7 @@ class Batcher:
     def _describe_inputs(self) -> str:
         return "; ".join(spec.describe() for spec in self._inputs)
 
-    def _key(self, arrays: Mapping[str, Array]) -> tuple[object, ...]:
-        """What requests must share to be run together: which inputs they have, and each one's shape but the batch."""
+    def _key(self, arrays: Mapping[str, Array]) -> Key:
         return tuple([arrays[spec.name].shape[1:] if spec.name in arrays else None for spec in self._inputs])
 
     def _alone(self, arrays: dict[str, Array], wanted: list[str]) -> list[Array] | RequestFailed:

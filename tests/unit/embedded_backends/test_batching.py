@@ -131,3 +131,30 @@ def test_a_model_that_mixes_the_items_of_a_batch_is_found_out(count):
     answers = batcher.answer([ask([1])] * count)
     assert all(isinstance(answer, RequestFailed) for answer in answers)
     assert all("output y has shape [5, 1], expected 1 as its first dimension" in a.message for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (ask([1, 2], dtype=np.float64), "wrong type"),
+        (({"x": np.zeros(2, np.float32)}, ["y"]), "wrong shape"),
+        (({"z": np.zeros((1, 2), np.float32)}, ["y"]), "is missing"),
+        (({"x": np.zeros((1, 2), np.float32), "z": np.zeros((1, 2), np.float32)}, ["y"]), "no input z"),
+        (ask([1, 2], wanted=["w"]), "no output w"),
+    ],
+)
+def test_a_good_request_before_it_hides_nothing_of_a_bad_one(batcher, bad, told):
+    batcher.answer([ask([1, 2])])
+    good, refused, other = batcher.answer([ask([1, 2]), bad, ask([3, 4])])
+    assert isinstance(refused, RequestFailed)
+    assert told in refused.message
+    assert [good[0].tolist(), other[0].tolist()] == [[[2, 4]], [[6, 8]]]
+
+
+def test_what_is_remembered_of_requests_does_not_grow_for_ever(batcher, monkeypatch):
+    monkeypatch.setattr("conch_batching.KNOWN_FORMS", 3)
+    answers = [batcher.answer([ask([1.0] * length), ask([2.0] * length)]) for length in range(1, 9)]
+    assert [[y.tolist() for (y,) in pair] for pair in answers] == [
+        [[[2.0] * length], [[4.0] * length]] for length in range(1, 9)
+    ]
+    assert len(batcher._known_forms) == 3

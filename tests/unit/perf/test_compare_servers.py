@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from conch.errors import ConchError
-from perf.compare_servers import Plan, check_same_answers, in_turn, main, run_workload, write_results
+from perf.compare_servers import main, write_results
 from perf.contenders.entries import Entry, Role, Target, Variant
 from perf.contenders.environments import Unavailable
+from perf.contenders.rounds import Plan, check_same_answers, in_turn, run_workload
 from perf.contenders.workloads import WORKLOADS
 from perf.load_loop import LoadResult
 from perf.points import Machine
@@ -74,7 +75,9 @@ def field() -> Field:
 
 @pytest.fixture(autouse=True)
 def _no_watching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perf.compare_servers.idle_cores", lambda targets: 0.5 if targets[0].name == "greedy" else 0.0)
+    monkeypatch.setattr(
+        "perf.contenders.rounds.idle_cores", lambda targets: 0.5 if targets[0].name == "greedy" else 0.0
+    )
 
 
 def test_another_server_goes_first_each_round() -> None:

@@ -27,12 +27,12 @@ _numbers = partial(click.option, metavar="N,N,...", callback=numbers, show_defau
 @click.option("--fail-if-slower", type=click.FloatRange(0), metavar="PERCENT", help="Exit with 1 when B is, by more.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Of two versions.")
 @_numbers("--concurrency", default="1,8,32", help="Requests in flight, of two versions.")
-@_numbers("--batch", default="1", help="Rows a request, of two versions.")
+@_numbers("--batch-size", default="1", help="Rows a request, of two versions.")
 @click.option("--protocol", type=click.Choice(["grpc", "http"]), default="grpc", show_default=True)
 @click.option("--inputs", type=_PATH, metavar="FILE", help="CSV, JSON, JSON lines, or a folder of images.")
 @click.option("--repository", type=_PATH, default=Path("model_repository"), show_default=True, help="Folder of models.")
 @click.option("--config", type=click.Choice(["own", "live"]), default="own", show_default=True, help="Of each version.")
-@click.option("--window-s", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds a window.")
+@click.option("--window-ms", type=click.IntRange(1), default=2000, show_default=True, help="Length of a window.")
 @click.option("--results", type=_PATH, default=RESULTS, show_default=True, help="Where versions' results are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison on stdout as JSON.")
 @click.pass_context
@@ -83,7 +83,7 @@ def compare(
         raise ConchError(
             "the two have no load in common",
             got=f"A: {', '.join(only_a) or 'nothing'}; B: {', '.join(only_b) or 'nothing'}",
-            fix="measure both with the same --concurrency, --batch and --instances",
+            fix="measure both with the same --concurrency, --batch-size and --instances",
         )
     slower = [] if fail_if_slower is None else too_slow(levels, fail_if_slower)
     slower += [] if fail_if_slower is None else [f"failed: {brief(reason)}" for reason in new_failures]
@@ -117,15 +117,15 @@ def _rounds(
     *,
     rounds: int,
     concurrency: tuple[int, ...],
-    batch: tuple[int, ...],
+    batch_size: tuple[int, ...],
     protocol: str,
     inputs: Path | None,
-    window_s: float,
+    window_ms: int,
 ) -> Rounds:
     """What the options ask for."""
     from perf.version_rounds import Rounds
 
-    return Rounds(rounds, concurrency, batch, protocol, round(window_s * 1000), inputs)
+    return Rounds(rounds, concurrency, batch_size, protocol, window_ms, inputs)
 
 
 def _one_result(path: Path) -> Result:

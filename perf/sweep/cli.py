@@ -18,13 +18,13 @@ _PATH = click.Path(path_type=Path)
 # What a sweep that goes on takes from its file.
 _OF_PLAN = (
     "concurrency",
-    "batch",
+    "batch_size",
     "instances",
     "member",
-    "version",
+    "model_version",
     "protocol",
     "inputs",
-    "window_s",
+    "window_ms",
     "stability_percent",
     "max_trials",
 )
@@ -49,15 +49,15 @@ _numbers = partial(click.option, metavar="N,N,...", callback=numbers)
 @click.command()
 @click.argument("name")
 @_numbers("--concurrency", default="1,2,4,8,16,32", show_default=True, help="Requests in flight.")
-@_numbers("--batch", default="1", show_default=True, help="Rows a request.")
+@_numbers("--batch-size", default="1", show_default=True, help="Rows a request.")
 @_numbers("--instances", help="Instances, on a server of our own.  [default: as configured]")
 @click.option("--member", metavar="MODEL", help="Whose instances, in a pipeline.  [default: NAME_model]")
-@click.option("--version", type=click.IntRange(1), help="Version to measure.  [default: the one that serves]")
+@click.option("--model-version", type=click.IntRange(1), help="Version to measure.  [default: the one that serves]")
 @click.option("--protocol", type=click.Choice(["grpc", "http"]), default="grpc", show_default=True)
 @click.option("--inputs", type=_PATH, metavar="FILE", help="CSV, JSON, JSON lines, or a folder of images.")
-@click.option("--server", metavar="URL", help="Measure on this running server, which is left as it is.")
+@click.option("--url", metavar="URL", help="Measure on this running server, which is left as it is.")
 @click.option("--repository", type=_PATH, default=Path("model_repository"), show_default=True, help="Folder of models.")
-@click.option("--window-s", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds a window.")
+@click.option("--window-ms", type=click.IntRange(1), default=2000, show_default=True, help="Length of a window.")
 @click.option("--stability-percent", type=click.FloatRange(1), default=10.0, show_default=True, help="Of a point.")
 @click.option("--max-trials", type=click.IntRange(3), default=9, show_default=True, help="Windows at most, a point.")
 @click.option("--resume", is_flag=True, help="Go on with the newest sweep of NAME; what failed is tried again.")
@@ -68,7 +68,7 @@ def sweep(
     ctx: click.Context,
     /,
     name: str,
-    server: str | None,
+    url: str | None,
     repository: Path,
     resume: bool,
     results: Path,
@@ -84,7 +84,7 @@ def sweep(
     \b
     Examples:
       conch perf sweep spam
-      conch perf sweep spam --concurrency 1,8,32 --batch 1,8 --instances 1,2,4
+      conch perf sweep spam --concurrency 1,8,32 --batch-size 1,8 --instances 1,2,4
       conch perf sweep embeddings --instances 1,2 --member embeddings_preprocess
       conch perf sweep spam --resume
       conch perf report perf/results/sweep/spam/*/
@@ -92,11 +92,11 @@ def sweep(
     from conch.terminal import console, print_json
     from perf.sweep import record, session, table
 
-    if server and (asked["instances"] or asked["member"]):
-        raise click.UsageError("--instances and --member need a server of our own: leave out --server")
-    place = session.Place(repository, server)
-    if server:
-        asked["protocol"] = _protocol_of(ctx, server, asked["protocol"])
+    if url and (asked["instances"] or asked["member"]):
+        raise click.UsageError("--instances and --member need a server of our own: leave out --url")
+    place = session.Place(repository, url)
+    if url:
+        asked["protocol"] = _protocol_of(ctx, url, asked["protocol"])
     if resume:
         given = [f"--{o.replace('_', '-')}" for o in _OF_PLAN if _was_given(ctx, o)]
         if given:
@@ -125,17 +125,17 @@ def _was_given(ctx: click.Context, option: str) -> bool:
 
 def _going_on(ctx: click.Context, name: str) -> str:
     """The command that measures what is left."""
-    places = [f"--{o} {ctx.params[o]}" for o in ("server", "repository", "results") if _was_given(ctx, o)]
+    places = [f"--{o} {ctx.params[o]}" for o in ("url", "repository", "results") if _was_given(ctx, o)]
     return " ".join(["conch perf sweep", name, "--resume", *places])
 
 
-def _protocol_of(ctx: click.Context, server: str, protocol: str) -> str:
+def _protocol_of(ctx: click.Context, url: str, protocol: str) -> str:
     """The protocol that an address speaks. Raises: click.UsageError when another was asked for, InvalidInput."""
     from clients.address import parse_address
 
-    spoken = "grpc" if parse_address(server).is_grpc else "http"
+    spoken = "grpc" if parse_address(url).is_grpc else "http"
     if _was_given(ctx, "protocol") and protocol != spoken:
-        raise click.UsageError(f"--protocol {protocol} does not go with {server}")
+        raise click.UsageError(f"--protocol {protocol} does not go with {url}")
     return spoken
 
 
@@ -146,10 +146,10 @@ def _plan(name: str, asked: dict[str, Any]) -> Plan:
 
     template = Load(
         model=name,
-        version="" if asked["version"] is None else str(asked["version"]),
+        version="" if asked["model_version"] is None else str(asked["model_version"]),
         protocol=asked["protocol"],
         concurrency=1,
-        window_ms=round(asked["window_s"] * 1000),
+        window_ms=asked["window_ms"],
         stability_percent=asked["stability_percent"],
         max_trials=asked["max_trials"],
     )
@@ -157,7 +157,7 @@ def _plan(name: str, asked: dict[str, Any]) -> Plan:
     return Plan(
         template=template,
         concurrencies=asked["concurrency"],
-        batch_sizes=asked["batch"],
+        batch_sizes=asked["batch_size"],
         instances=asked["instances"] or (None,),
         scaled=asked["member"] or "",
         inputs=inputs,

@@ -78,7 +78,7 @@ def check_batches(plan: Plan, max_batch_size: int) -> None:
         takes = f"at most {max_batch_size} (max_batch_size)" if max_batch_size else "no batches (max_batch_size 0)"
         raise ConchError(
             f"{plan.template.model} takes {takes} rows a request",
-            got=f"--batch {largest}",
+            got=f"--batch-size {largest}",
             fix="leave the larger sizes out, or raise max_batch_size",
         )
 

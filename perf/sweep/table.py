@@ -37,7 +37,7 @@ def show(sweep: Sweep) -> None:
         console.print(f"most served: {best.label}", markup=False)
     unstable = len(measured) - len(stable)
     if unstable:
-        console.print(f"{unstable} unstable: give a longer --window-s, or leave the machine alone", markup=False)
+        console.print(f"{unstable} unstable: give a longer --window-ms, or leave the machine alone", markup=False)
 
 
 def _version(sweep: Sweep) -> str:

@@ -53,9 +53,7 @@ class RunningTarget:
     def at(self, instances: int | None) -> Serving:
         """The server as it is. Raises: ServerError when it were to be changed."""
         if instances is not None:
-            raise ServerError(
-                "a running server is left as it is", got=f"instances {instances}", fix="leave --server out"
-            )
+            raise ServerError("a running server is left as it is", got=f"instances {instances}", fix="leave --url out")
         return self._serving
 
 

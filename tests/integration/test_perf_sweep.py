@@ -54,7 +54,7 @@ def repository(tmp_path: Path, write_python_model) -> Path:
 
 def options(repository: Path, **more: str) -> list[str]:
     base = {"repository": repository, "results": repository.parent / "results"}
-    base |= {"inputs": repository.parent / "inputs.json", "window-s": "0.3"}
+    base |= {"inputs": repository.parent / "inputs.json", "window-ms": "300"}
     return [word for name, value in {**base, **more}.items() for word in (f"--{name}", str(value))]
 
 
@@ -65,7 +65,7 @@ def digest(root: Path) -> str:
 
 def test_a_sweep_changes_instances_on_its_own_server_and_goes_on_past_failures(repository: Path):
     before = digest(repository)
-    axes = {"concurrency": "4", "batch": "1,3", "instances": "1,2", "max-trials": "3", "version": "1"}
+    axes = {"concurrency": "4", "batch-size": "1,3", "instances": "1,2", "max-trials": "3", "model-version": "1"}
     done = CliRunner().invoke(sweep, ["sleepy", "--json", *options(repository, **axes)])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
@@ -85,7 +85,7 @@ def test_a_sweep_changes_instances_on_its_own_server_and_goes_on_past_failures(r
 def test_an_interrupted_sweep_keeps_its_points_and_goes_on(repository: Path):
     places = ["--repository", str(repository), "--results", str(repository.parent / "results")]
     command = [sys.executable, "-c", CONCH, "perf", "sweep", "sleepy"]
-    axes = options(repository, concurrency="1,2,3", version="1")
+    axes = options(repository, concurrency="1,2,3", **{"model-version": "1"})
     axes += ["--max-trials", "3"]
     # A group of its own: the signal goes to all that it started, as Ctrl-C does, and not to these tests.
     process = subprocess.Popen([*command, *axes], stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -129,8 +129,8 @@ def test_a_running_server_is_measured_and_left_as_it_is(tmp_path: Path, triton, 
     inputs = tmp_path / "inputs.json"
     inputs.write_text(INPUTS)
     before = triton.control.config("perf_sweep_live")
-    places = ["--server", triton.http_url, "--results", str(tmp_path), "--inputs", str(inputs)]
-    load = ["--concurrency", "2", "--window-s", "0.2", "--max-trials", "3"]
+    places = ["--url", triton.http_url, "--results", str(tmp_path), "--inputs", str(inputs)]
+    load = ["--concurrency", "2", "--window-ms", "200", "--max-trials", "3"]
     done = CliRunner().invoke(sweep, ["perf_sweep_live", *places, *load, "--json"])
     assert done.exit_code == 0, done.output
     found = record.read(Path(json.loads(done.stdout)["folder"]))
@@ -140,6 +140,6 @@ def test_a_running_server_is_measured_and_left_as_it_is(tmp_path: Path, triton, 
 
 
 def test_the_users_server_is_never_changed(tmp_path: Path):
-    done = CliRunner().invoke(sweep, ["sleepy", "--server", "grpc://127.0.0.1:1", "--instances", "2"])
+    done = CliRunner().invoke(sweep, ["sleepy", "--url", "grpc://127.0.0.1:1", "--instances", "2"])
     assert done.exit_code == 2
-    assert "leave out --server" in done.output
+    assert "leave out --url" in done.output

@@ -1,5 +1,6 @@
 """`make bench`: what is served here beside what people would run instead, on the same files and inputs, in one run.
 
+\b
     python -m perf.compare_servers                                # text, tabular and image, against all
     python -m perf.compare_servers --workload text --contenders fastapi,bare,conch
     python -m perf.compare_servers --quick                        # does it run? Its figures say nothing

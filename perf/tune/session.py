@@ -89,7 +89,7 @@ def tune(
         before=subject.start,
         after=best,
         changes=changes,
-        measured=measured,
+        measured=measured if best != subject.start else None,
         trials=found.trials,
         finished=found.finished,
         seconds=time.monotonic() - begun,

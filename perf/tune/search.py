@@ -22,6 +22,7 @@ SHORT, LONGER, FINAL = 0, 1, 2
 # What a longer look must show before other settings are taken for better, and what a short one for a longer look.
 MARGIN = 0.03
 WORTH_A_LOOK = -0.01
+PLAIN = 0.3
 # The p99 of a short look is one of few requests: it may be this much above the limit.
 ALLOWANCE = {SHORT: 1.3, LONGER: 1.05, FINAL: 1.0}
 
@@ -151,9 +152,10 @@ class Search:
             if gain > 1 + WORTH_A_LOOK:
                 hopeful.append((gain, option))
         hopeful.sort(key=lambda pair: -pair[0])
-        for _, option in hopeful[: max(1, math.ceil(len(knob.options) / 3))]:
+        for gain, option in hopeful[: max(1, math.ceil(len(knob.options) / 3))]:
             if not self._has_time(LONGER):
-                break
+                # What is plain in a short look need not be lost: before it is written all is measured again.
+                return option if gain > 1 + PLAIN else best
             if self._try(knob, best, option, LONGER) > 1 + MARGIN:
                 best = option
         return best
@@ -174,6 +176,8 @@ class Search:
     def _has_time(self, rung: int) -> bool:
         """Whether another comparison of this length would end in time, by the longest of the last few."""
         took = [trial.seconds for trial in self.trials[-12:] if trial.rung == rung]
+        if rung == LONGER and not took:
+            took = [2 * trial.seconds for trial in self.trials]
         return self.clock() + max(took, default=0.0) <= self.deadline_s
 
     def _limit_is_broken(self) -> bool:

@@ -91,7 +91,7 @@ def command(root: Path, *arguments: str) -> list[str]:
 def test_bad_settings_become_better_and_the_running_server_takes_them(served: tuple[Path, Any], tmp_path: Path) -> None:
     root, server = served
     done = subprocess.run(
-        command(root, "slow", "--minutes", "0.25", "--concurrency", "8", "--json"),
+        command(root, "slow", "--minutes", "0.35", "--concurrency", "8", "--json"),
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_bad_settings_become_better_and_the_running_server_takes_them(served: tu
     assert report["gain"] > 1.5
     assert report["measured_after"]["requests_per_second"] > report["measured_before"]["requests_per_second"]
     assert all(change["reason"] for change in report["changes"])
-    assert report["took_s"] < 0.25 * 60 * 2
+    assert report["took_s"] < 0.35 * 60 * 2
     assert report["written"]["models"] == ["slow"]
     text = (root / "slow" / "config.pbtxt").read_text()
     assert "# by hand, and wrong" in text

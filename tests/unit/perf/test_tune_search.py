@@ -125,6 +125,11 @@ def test_it_ends_when_the_time_is_up() -> None:
     assert rate(found.best.of("m")) > rate(BAD)  # the rules come first
 
 
+def test_what_is_plain_is_not_lost_for_want_of_time() -> None:
+    found = search(FakeArena(), deadline_s=2 * SECONDS[0])
+    assert rate(found.best.of("m")) > 1.3 * rate(BAD)
+
+
 def test_good_settings_stay_as_they_are() -> None:
     best = max(GRID, key=rate)
     found = search(FakeArena(0.01), start=Tuning((("m", best),)))

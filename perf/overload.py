@@ -12,7 +12,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from conch.repository import Repository
 from conch.tensor_spec import Array
 from conch.terminal import console, print_json, print_table
 from perf.load_loop import LoadResult
+from perf.server_usage import usage
 
 if TYPE_CHECKING:
     from server.embedded import EmbeddedServer
@@ -45,7 +46,8 @@ class Step:
     """One number in flight: medians over the rounds; ``failures`` are all of theirs.
 
     ``of_before`` is the throughput over that of the step before (None for the first), ``of_best`` over the best up to
-    here.
+    here. ``server_cpu_ms`` is what the server's processes spent on a request, warm-up included: on a machine with other
+    work it tells more than the throughput does.
     """
 
     in_flight: int
@@ -55,6 +57,7 @@ class Step:
     failures: int
     of_before: float | None
     of_best: float
+    server_cpu_ms: float | None = None
 
     @property
     def collapses(self) -> bool:
@@ -62,13 +65,19 @@ class Step:
         return self.of_before is not None and self.of_before < 1 - ALLOWED_LOSS
 
 
-def climb(measure: Measure, levels: Sequence[int], rounds: int) -> list[Step]:
-    """Measure every level ``rounds`` times, up and down in turn."""
+def climb(measure: Measure, levels: Sequence[int], rounds: int, cpu_s: Callable[[], float] | None = None) -> list[Step]:
+    """Measure every level ``rounds`` times, up and down in turn; ``cpu_s`` tells what the server has used so far."""
     runs: dict[int, list[LoadResult]] = {level: [] for level in levels}
+    spent_ms: dict[int, list[float]] = {level: [] for level in levels}
     for turn in range(rounds):
         for level in levels if turn % 2 == 0 else reversed(levels):
-            runs[level].append(measure(level))
-    return steps(runs)
+            before_s = cpu_s() if cpu_s else 0.0
+            run = measure(level)
+            runs[level].append(run)
+            if cpu_s and run.requests:
+                spent_ms[level].append((cpu_s() - before_s) * 1000 / run.requests)
+    found = steps(runs)
+    return [replace(s, server_cpu_ms=statistics.median(own)) if (own := spent_ms[s.in_flight]) else s for s in found]
 
 
 def steps(runs: Mapping[int, Sequence[LoadResult]]) -> list[Step]:
@@ -192,12 +201,12 @@ def main(
     numbers = sorted({int(word) for word in levels.split(",")})
     chosen = PROTOCOLS if protocol == "both" else (protocol,)
     found: dict[str, list[Step]] = {}
-    with served(name, repository) as (_, urls, requests):
+    with served(name, repository) as (server, urls, requests):
         for each in chosen:
             measure = measure_over(each, urls[each], name, requests, duration_s)
-            found[each] = climb(measure, numbers, rounds)
+            found[each] = climb(measure, numbers, rounds, lambda: usage(server.pid, (), 0.0).cpu_s)
             print_table(
-                ["in flight", "requests/s", "of the step before", "p50 ms", "p99 ms", "failures"],
+                ["in flight", "requests/s", "of the step before", "p50 ms", "p99 ms", "server CPU ms", "failures"],
                 [_row(step) for step in found[each]],
                 title=f"{name} over {each}",
             )
@@ -212,7 +221,11 @@ def main(
 
 def _row(step: Step) -> list[str]:
     figures = (step.in_flight, f"{step.requests_per_second:.0f}", _percent(step.of_before))
-    return [*map(str, figures), f"{step.p50_ms:.1f}", f"{step.p99_ms:.1f}", str(step.failures)]
+    return [*map(str, figures), f"{step.p50_ms:.1f}", f"{step.p99_ms:.1f}", _cpu(step), str(step.failures)]
+
+
+def _cpu(step: Step) -> str:
+    return "-" if step.server_cpu_ms is None else f"{step.server_cpu_ms:.2f}"
 
 
 def _percent(share: float | None) -> str:

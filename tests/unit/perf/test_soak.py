@@ -85,8 +85,10 @@ def test_levels_are_measured_up_and_down_in_turn() -> None:
         asked.append(level)
         return run(100)
 
-    climb(measure, [1, 2, 4], rounds=3)
+    used_s = iter(range(100))
+    found = climb(measure, [1, 2, 4], rounds=3, cpu_s=lambda: float(next(used_s)))
     assert asked == [1, 2, 4, 4, 2, 1, 1, 2, 4]
+    assert [step.server_cpu_ms for step in found] == [10.0] * 3  # a second on 100 requests
 
 
 def test_what_a_process_holds_is_read() -> None:

@@ -131,7 +131,7 @@ def test_every_folder_of_the_map_is_there() -> None:
     assert [name for name in folders if not (ROOT / name).is_dir()] == []
 
 
-COMMANDS = sorted(set(re.findall(r"`?(conch (?:export |repo )?[a-z]+)", README.split("## Other models")[1])))
+COMMANDS = sorted(set(re.findall(r"`?(conch (?:export |repo |perf )?[a-z]+)", README.split("## Other models")[1])))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

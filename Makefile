@@ -33,7 +33,7 @@ check: $(VENV)/dev ## Lint, formatting, types, import direction
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/conch/test_import_direction.py
 
-bench: $(VENV)/full ## Compare the served pipeline with FastAPI + onnxruntime; writes perf/results/
+bench: $(VENV)/full ## Compare with FastAPI, LitServe, BentoML, Ray Serve and bare ONNX Runtime; writes perf/results/
 	@$(BIN)/python -m perf.compare_servers
 
 clean: ## Remove the virtual environment, caches and exported versions (configs stay)

@@ -80,6 +80,6 @@ def _of_version(repository: Repository, name: str, version: int, configs: bool) 
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file of a repository, but conch.json."""
+    """Every file of a repository, but conch.json; what is no text (others' weights) comes as what no text has."""
     files = (p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "conch.json")
-    return {p.relative_to(root).as_posix(): p.read_text() for p in files}
+    return {p.relative_to(root).as_posix(): p.read_text(errors="surrogateescape") for p in files}

@@ -100,7 +100,9 @@ def test_what_is_wrong_is_said_below_the_list(root: Path) -> None:
 
 def test_an_alias_that_leads_nowhere_is_said(root: Path) -> None:
     assert list(listing.stranded(look(root))) == []
+    ledger.update(root, lambda now: now.with_alias("spam", "stable", None))  # a name would keep its version loaded
     add_versions(root, ["spam"], count=2)  # its policy loads the newest two
+    ledger.update(root, lambda now: now.with_alias("spam", "stable", Alias("spam", 2)))
     ledger.update(root, lambda now: now.with_alias("digits", "gone", Alias("digits.v9", 9)))
     assert [s.partition(",")[0] for s in listing.stranded(look(root))] == [
         "digits@gone leads to version 9",

@@ -25,7 +25,7 @@ serve: $(VENV)/full ## Serve model_repository/ in the foreground (make demo fill
 	@$(BIN)/conch serve --repository model_repository
 
 test: $(VENV)/dev ## Run all tests against the real server
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/dev ## Lint, formatting, types, import direction
 	@$(BIN)/ruff check .

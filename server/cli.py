@@ -11,6 +11,7 @@ import click
 
 from conch.errors import ServerError
 from conch.releases import DEFAULT_TARGET
+from server.repo_view.choices import header
 
 if TYPE_CHECKING:
     from server.doctor import Check
@@ -209,7 +210,7 @@ def status(url: str, headers: tuple[str, ...], as_json: bool, watch: float | Non
 
     if as_json and watch:
         raise click.UsageError("--json prints one document, and --watch many tables: choose one")
-    sent = dict(_header(h) for h in headers)
+    sent = dict(header(h) for h in headers)
     if as_json:
         print_json(dataclasses.asdict(read(url, sent)))
         return
@@ -221,13 +222,6 @@ def status(url: str, headers: tuple[str, ...], as_json: bool, watch: float | Non
         if not watch:
             return
         time.sleep(watch)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise click.UsageError(f"--header takes NAME:VALUE, not {text!r}")
-    return name.strip(), value.strip()
 
 
 def _print_status(found: ServerStatus) -> None:

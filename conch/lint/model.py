@@ -191,16 +191,10 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]], depth: i
             yield prefix + entry.name
 
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """One model: what lies in its folder, its config, its versions.
+class _Listed:
+    """A folder whose names are looked at once."""
 
-    ``only`` keeps one version folder and hides the others: what a publish of that version lints.
-    """
-
-    name: str
     path: Path
-    only: str = ""
 
     @cached_property
     def _listing(self) -> tuple[tuple[Entry, ...], str]:
@@ -211,13 +205,25 @@ class ModelFolder:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Everything in the model's folder, sorted; empty when it cannot be read."""
+        """Everything in the folder, sorted; empty when it cannot be read."""
         return self._listing[0]
 
     @property
     def error(self) -> str:
         """Why the folder cannot be read; "" when it can."""
         return self._listing[1]
+
+
+@dataclass(frozen=True)
+class ModelFolder(_Listed):
+    """One model: what lies in its folder, its config, its versions.
+
+    ``only`` keeps one version folder and hides the others: what a publish of that version lints.
+    """
+
+    name: str
+    path: Path
+    only: str = ""
 
     @property
     def config_path(self) -> Path:
@@ -312,7 +318,7 @@ class ModelFolder:
 
 
 @dataclass(frozen=True)
-class RootFolder:
+class RootFolder(_Listed):
     """A repository: the folder that Triton is given, and the models in it.
 
     ``chosen`` keeps some models (all when empty): the others are there for ensembles to refer to.
@@ -321,23 +327,6 @@ class RootFolder:
     path: Path
     chosen: tuple[str, ...] = ()
     only: str = field(default="")
-
-    @cached_property
-    def _listing(self) -> tuple[tuple[Entry, ...], str]:
-        try:
-            return entries_of(self.path), ""
-        except OSError as error:
-            return (), error.strerror or str(error)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """Everything in the root, sorted."""
-        return self._listing[0]
-
-    @property
-    def error(self) -> str:
-        """Why the root cannot be read; "" when it can."""
-        return self._listing[1]
 
     @cached_property
     def models(self) -> tuple[ModelFolder, ...]:

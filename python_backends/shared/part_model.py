@@ -6,6 +6,7 @@ Shared: each folder holds a link to this file.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import triton_python_backend_utils as pb_utils
 from pipeline_part import Answer, Ask, Part, PartSettings, Refusal
 
 
-class PartModel:
+class PartModel(ABC):
     """Adapts tensors; one a model instance. A subclass says with `open_part` what does the work."""
 
+    @abstractmethod
     def open_part(self, config: Mapping[str, Any], args: Mapping[str, str]) -> Part:
         """Load the part, as ``config`` and the ``args`` of Triton's `initialize` say. Raises: ValueError."""
-        raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the part. Raises: whatever it raises, which Triton shows as the reason of a failed load."""

@@ -1,12 +1,15 @@
-"""The options that several commands of `conch repo` share."""
+"""The options that several commands of `conch repo` share, and what they come to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from server.repo_view.live_states import Server
 
 Command = Callable[..., Any]
 
@@ -36,3 +39,20 @@ def server_options(command: Command) -> Command:
 def as_json_option(command: Command) -> Command:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def chosen_server(server: str | None, headers: tuple[str, ...], no_server: bool) -> Server:
+    """What --server, --header and --no-server come to. Raises: click.UsageError."""
+    from server.repo_view.live_states import Server
+
+    if server and no_server:
+        raise click.UsageError("--server and --no-server exclude each other")
+    return Server(server, tuple(header(h) for h in headers), no_server)
+
+
+def header(text: str) -> tuple[str, str]:
+    """A --header as name and value. Raises: click.UsageError."""
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise click.UsageError(f"--header takes NAME:VALUE, not {text!r}")
+    return name.strip(), value.strip()

@@ -11,25 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.repo_view.choices import as_json_option, repository_option, server_options
+from server.repo_view.choices import as_json_option, chosen_server, repository_option, server_options
 
 if TYPE_CHECKING:
     from server.repo_view.live_states import Server
-
-
-def _asked(server: str | None, headers: tuple[str, ...], no_server: bool) -> Server:
-    from server.repo_view.live_states import Server
-
-    if server and no_server:
-        raise click.UsageError("--server and --no-server exclude each other")
-    return Server(server, tuple(_header(h) for h in headers), no_server)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise click.UsageError(f"--header takes NAME:VALUE, not {text!r}")
-    return name.strip(), value.strip()
 
 
 @click.command("list")
@@ -59,7 +44,7 @@ def list_models(
     from server.repo_view import listing
     from server.repo_view.contents import look
 
-    live, reason = _asked(server, headers, no_server).states_or_reason(repository)
+    live, reason = chosen_server(server, headers, no_server).states_or_reason(repository)
     view = look(repository, live)
     rows = [row for depth, model in listing.in_order(view, names) for row in listing.rows(view, depth, model)]
     if as_json:
@@ -108,7 +93,7 @@ def show(
     from server.repo_view import details, printing
     from server.repo_view.contents import look
 
-    live, reason = _asked(server, headers, no_server).states_or_reason(repository)
+    live, reason = chosen_server(server, headers, no_server).states_or_reason(repository)
     view = look(repository, live)
     model = view.model(name)
     version = model.version(number) if number else model.main_version()
@@ -183,7 +168,7 @@ def prune(
     from server.repo_view import printing, pruning
     from server.repo_view.contents import look
 
-    asked = _asked(server, headers, no_server)
+    asked = chosen_server(server, headers, no_server)
     if dry_run:
         plans = pruning.plan(look(repository, asked.states(repository)), names, keep)
     else:
@@ -229,7 +214,7 @@ def alias(
     from conch.terminal import console
     from server.repo_view import aliasing
 
-    asked = _asked(server, headers, no_server)
+    asked = chosen_server(server, headers, no_server)
     changes = version is not None or weight is not None or remove
     if changes and not name:
         raise click.UsageError("which alias? name it as MODEL@ALIAS")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from server.repo_view.choices import as_json_option, chosen_server, repository_option
+
 if TYPE_CHECKING:
     from conch.manifest import Golden
-    from server.repo_view.live_states import Server
     from server.rollout.publish import PublishOptions
 
 _Command = Callable[..., Any]
@@ -27,20 +28,13 @@ def _options(*options: _Command) -> Callable[[_Command], _Command]:
 
 
 _where = _options(
-    click.option(
-        "--repository",
-        type=click.Path(path_type=Path),
-        default=Path("model_repository"),
-        show_default="model_repository",
-        help="Folder of models.",
-    ),
+    repository_option,
     click.option(
         "--server", metavar="URL", help="grpc:// address.  [default: the `conch serve` of this folder, if one runs]"
     ),
     click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Header for restricted APIs."),
     click.option("--no-server", is_flag=True, help="Change files only."),
 )
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 # What `publish` and `watch` share.
 _checks = _options(
@@ -67,7 +61,7 @@ _checks = _options(
 @click.option("--dry-run", is_flag=True, help="Check and try it, and change nothing.")
 @_checks
 @_where
-@_as_json
+@as_json_option
 def publish(
     source: Path,
     as_name: str | None,
@@ -133,23 +127,8 @@ def _publish_options(
 
     if config_file is not None and keep_config:
         raise click.UsageError("--config and --keep-config exclude each other")
-    asked = _server(server, headers, no_server)
+    asked = chosen_server(server, headers, no_server)
     return PublishOptions(repository, server=asked, config=ConfigChoice(config_file, keep_config), **checks)
-
-
-def _server(server: str | None, headers: tuple[str, ...], no_server: bool) -> Server:
-    from server.repo_view.live_states import Server
-
-    if server and no_server:
-        raise click.UsageError("--server and --no-server exclude each other")
-    return Server(server, tuple(_header(h) for h in headers), no_server)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise click.UsageError(f"--header takes NAME:VALUE, not {text!r}")
-    return name.strip(), value.strip()
 
 
 def _golden(path: Path) -> tuple[Golden, ...]:
@@ -162,7 +141,7 @@ def _golden(path: Path) -> tuple[Golden, ...]:
 @click.argument("name")
 @click.option("--to", "version", type=click.IntRange(1), metavar="N", help="[default: the one that served before]")
 @_where
-@_as_json
+@as_json_option
 def rollback(name: str, version: int | None, repository: Path, as_json: bool, **where: Any) -> None:
     """Go back to a version that served before; it is held until the next publish.
 
@@ -173,14 +152,14 @@ def rollback(name: str, version: int | None, repository: Path, as_json: bool, **
     """
     from server.rollout.going_back import roll_back
 
-    _show_switched(roll_back(repository, name, version, _server(**where)), as_json)
+    _show_switched(roll_back(repository, name, version, chosen_server(**where)), as_json)
 
 
 @click.command()
 @click.argument("name", metavar="NAME[@ALIAS]")
 @click.argument("version", type=click.IntRange(1), required=False, metavar="[N]")
 @_where
-@_as_json
+@as_json_option
 def promote(name: str, version: int | None, repository: Path, as_json: bool, **where: Any) -> None:
     """Let a version serve that is there already: the latest, version N, or a canary for everyone.
 
@@ -192,7 +171,7 @@ def promote(name: str, version: int | None, repository: Path, as_json: bool, **w
     """
     from server.rollout.going_back import promote as run
 
-    _show_switched(run(repository, name, version, _server(**where)), as_json)
+    _show_switched(run(repository, name, version, chosen_server(**where)), as_json)
 
 
 def _show_switched(done: Any, as_json: bool) -> None:
@@ -223,7 +202,7 @@ def recover(repository: Path, **where: Any) -> None:
     from server.rollout.recover import recover as run
 
     found = Repository(repository)
-    with connected(found, _server(**where)) as live:
+    with connected(found, chosen_server(**where)) as live:
         console.print(run(found, live) or "nothing was left to do", markup=False)
 
 

@@ -56,7 +56,7 @@ MIRROR_CONFIG = 'backend: "python"\nmax_batch_size: 0\n' + "".join(
     for kind, optional in (("input", "optional: true"), ("output", ""))
 )
 
-# Counts up to n, one response each 20 ms, until it is cancelled; stumbles over 13.
+# Counts up to n, one response each 20 ms, until it is cancelled; a short count stumbles over 13.
 COUNT = """
 import pathlib
 import threading
@@ -73,11 +73,14 @@ class TritonPythonModel:
             threading.Thread(target=self.run, args=(request, request.get_response_sender())).start()
 
     def run(self, request, sender):
-        for i in range(int(pb_utils.get_input_tensor_by_name(request, "n").as_numpy()[0])):
+        n = int(pb_utils.get_input_tensor_by_name(request, "n").as_numpy()[0])
+        for i in range(n):
             if sender.is_cancelled():
-                pathlib.Path("MARK").write_text(str(i))
+                whole = pathlib.Path("MARK.new")  # renamed once written: nobody reads half a mark
+                whole.write_text(str(i))
+                whole.rename("MARK")
                 break
-            if i == 13:
+            if i == 13 and n < 100:
                 sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError("thirteen")))
                 break
             sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("i", np.array([i], np.int32))]))

@@ -14,6 +14,7 @@ from clients.attempts import RetryPolicy
 from clients.client import Client
 from clients.compare import Latency, OutputDifference
 from clients.convert import text
+from clients.generation import Generated, Piece, TokenLogprob
 from clients.replies import Answer, Duration, ModelMetadata, ModelState, ModelStatistics, ServerMetadata
 from clients.request import split
 from clients.routing import CanaryPassedOver
@@ -26,16 +27,19 @@ __all__ = [
     "CanaryPassedOver",
     "Client",
     "Duration",
+    "Generated",
     "Latency",
     "ModelMetadata",
     "ModelState",
     "ModelStatistics",
     "OutputDifference",
+    "Piece",
     "RetryPolicy",
     "ServerMetadata",
     "Shadow",
     "ShadowReport",
     "TLS",
+    "TokenLogprob",
     "split",
     "text",
 ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address
 from clients.aliases import Aliases, AliasSource
 from clients.attempts import RetryPolicy
-from clients.exchange import Sleep, Steps
+from clients.encoding import answer_reader
+from clients.exchange import Send, Sleep, Steps
+from clients.generation import Generated, Piece, Sampling, chat_document, sampling_parameters, whole
+from clients.generation_wire import TextRequest, piece_reader
 from clients.in_order import in_order_async
 from clients.inference import Inference
 from clients.over_grpc import AsyncGrpcTransport
@@ -20,6 +23,9 @@ from clients.replies import Answer, ModelMetadata, ModelState, ModelStatistics, 
 from clients.request import Question
 from clients.shadow import Shadow, ShadowReport
 from conch.errors import ClientError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -110,7 +116,7 @@ class AsyncClient:
         timeout_s: float | None = None,
         sticky_key: str | None = None,
         **tensors: Any,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Ask a decoupled model, and yield each response as it comes. Only over gRPC.
 
         Arguments are those of `infer`; ``timeout_s`` is the deadline of the whole stream. Leaving the loop cancels the
@@ -119,16 +125,104 @@ class AsyncClient:
         """
         question = Question.of(model, inputs, tensors, version, outputs)
         send = await self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
-        transport = self._transports[send.address]
-        assert isinstance(transport, AsyncGrpcTransport)
-        responses = transport.stream(send.operation, send.timeout_s)
-        try:
-            async for response in responses:
-                yield response
-        except Exception as error:
-            raise self._exchange.stream_failure(error, send) from error
-        finally:
-            await responses.aclose()
+        async with contextlib.aclosing(self._responses(send, answer_reader(send.operation))) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def generate(
+        self,
+        model: str,
+        prompt: str,
+        /,
+        *,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generated:
+        """Generate text after a prompt, and return it whole. Only over gRPC.
+
+        The keywords of ``sampling`` are those of `clients.generation.Sampling`: max_tokens, temperature, stop, seed ...
+        Other arguments are those of `infer`; ``timeout_s`` is the deadline of the whole text. What the model made by
+        then is lost: `generate_stream` hands it out as it comes.
+        Raises: ClientError; of these ContextTooLong and QueueFull are told apart.
+        """
+        request = TextRequest(sampling_parameters(**sampling), prompt)
+        pieces = self._pieces(model, request, version, timeout_s, sticky_key)
+        return whole([piece async for piece in pieces])
+
+    async def generate_stream(
+        self,
+        model: str,
+        prompt: str,
+        /,
+        *,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncGenerator[Piece, None]:
+        """Generate text after a prompt, and yield each piece as it comes. Only over gRPC.
+
+        Arguments are those of `generate`. Closing the iterator cancels the request: its place at the model is free.
+        Raises: ClientError, at the first piece or later.
+        """
+        request = TextRequest(sampling_parameters(**sampling), prompt, stream=True)
+        pieces = self._pieces(model, request, version, timeout_s, sticky_key)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generated:
+        """Generate the next message of a chat, and return it whole. Only over gRPC.
+
+        ``messages`` are mappings with a role and a content, as OpenAI's clients have them; the model renders them with
+        its own chat template, which may use ``tools`` and ``template_variables``. Other arguments are those of
+        `generate`. Raises: ClientError.
+        """
+        request = TextRequest(sampling_parameters(**sampling), chat=chat_document(messages, tools, template_variables))
+        pieces = self._pieces(model, request, version, timeout_s, sticky_key)
+        return whole([piece async for piece in pieces])
+
+    async def chat_stream(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncGenerator[Piece, None]:
+        """Generate the next message of a chat, and yield each piece as it comes. Only over gRPC.
+
+        Arguments are those of `chat`. Closing the iterator cancels the request.
+        Raises: ClientError, at the first piece or later.
+        """
+        request = TextRequest(
+            sampling_parameters(**sampling),
+            chat=chat_document(messages, tools, template_variables),
+            stream=True,
+        )
+        pieces = self._pieces(model, request, version, timeout_s, sticky_key)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     async def infer_many(
         self,
@@ -208,6 +302,32 @@ class AsyncClient:
         await self._run(self._exchange.close())
         for transport in self._transports.values():
             await transport.close()
+
+    async def _pieces(
+        self,
+        model: str,
+        request: TextRequest,
+        version: int | str | None,
+        timeout_s: float | None,
+        sticky_key: str | None,
+    ) -> AsyncGenerator[Piece, None]:
+        question = Question.of(model, request.inputs, {}, version, None)
+        send = await self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
+        async with contextlib.aclosing(self._responses(send, piece_reader(request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _responses(self, send: Send, read: Callable[[Any], T | None]) -> AsyncGenerator[T, None]:
+        transport = self._transports[send.address]
+        assert isinstance(transport, AsyncGrpcTransport)
+        responses = transport.stream(send.operation, send.timeout_s, read)
+        try:
+            async for response in responses:
+                yield response
+        except Exception as error:
+            raise self._exchange.stream_failure(error, send) from error
+        finally:
+            await responses.aclose()
 
     def _reflect_soon(self) -> None:
         """See to it that samples that wait are sent to the candidate."""

@@ -19,11 +19,23 @@ if TYPE_CHECKING:
 # What `--json` stands for when no file follows it.
 _PRINT = "\0print"
 
+# Generated text comes over gRPC alone.
+DEFAULT_URL, DEFAULT_GRPC_URL = "http://127.0.0.1:8000", "grpc://127.0.0.1:8001"
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--prompt", help="Generate text after this (- for standard input): printed on stdout.")
+@click.option("--chat", is_flag=True, help="The prompt is a user's message, which the model's chat template renders.")
+@click.option("--stream", is_flag=True, help="Print generated text as it comes.")
+@click.option(
+    "--sampling",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="How to choose tokens: max_tokens=64, temperature=0, seed=1, stop=END, ...; may be repeated.",
+)
 @click.option("--text", "texts", multiple=True, help="A text; several make a batch.")
 @click.option("--text-pair", "pairs", multiple=True, help="The second text of each pair.")
 @click.option("--image", "images", multiple=True, type=_FILE, help="An image file; several make a batch.")
@@ -39,7 +51,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--url",
-    default="http://127.0.0.1:8000",
+    default=DEFAULT_URL,
     show_default=True,
     envvar="CONCH_URL",
     help="The server: http://, https://, grpc:// or grpcs://.",
@@ -70,6 +82,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--insecure", is_flag=True, help="Trust any certificate (https only).")
 def infer(
     name: str | None,
+    prompt: str | None,
+    chat: bool,
+    stream: bool,
+    sampling: tuple[str, ...],
     texts: tuple[str, ...],
     pairs: tuple[str, ...],
     images: tuple[Path, ...],
@@ -99,10 +115,12 @@ def infer(
       conch infer churn --json request.json --json > answer.json
       conch infer spam@stable --text "win a prize now"
       conch infer churn --csv customers.csv --shadow churn@canary
+      conch infer chat --prompt "Tell me a story" --chat --stream --sampling max_tokens=64
 
     --json FILE holds {"input": values, ...}, a list of such, or a request of Triton's own HTTP protocol.
     """
     from clients.address import TLS
+    from clients.cli_prompt import answer_prompt, sampling_options
     from clients.client import Client
 
     as_json = _PRINT in json_values
@@ -112,10 +130,22 @@ def infer(
         name, files, as_json = files[0], [], True
     if name is None:
         raise click.UsageError("Missing argument 'NAME': the model to ask.")
-    given = {"--text": texts, "--image": images, "--csv": csv_file, "--json FILE": files}
+    given = {
+        "--prompt": prompt is not None,
+        "--text": texts,
+        "--image": images,
+        "--csv": csv_file,
+        "--json FILE": files,
+    }
     kinds = [option for option, value in given.items() if value]
     if len(kinds) > 1 or len(files) > 1:
         raise click.UsageError(f"Give inputs in one way, not in {' and '.join(kinds)}.")
+    if prompt is None and (chat or stream or sampling):
+        raise click.UsageError("--chat, --stream and --sampling need --prompt.")
+    if prompt is not None and (shadow or outputs or (stream and as_json)):
+        raise click.UsageError("--prompt goes without --shadow and --output, and --stream without --json.")
+    if prompt is not None and url == DEFAULT_URL:
+        url = DEFAULT_GRPC_URL
     if pairs and not texts:
         raise click.UsageError("--text-pair needs --text.")
     if repository is None and "@" in name + (shadow or ""):
@@ -130,6 +160,10 @@ def infer(
         aliases=repository,
         shadow=_shadow(shadow, name, timeout_s, concurrency),
     ) as client:
+        if prompt is not None:
+            options = sampling_options(sampling)
+            answer_prompt(client, name, prompt, options, model_version, chat=chat, stream=stream, as_json=as_json)
+            return
         metadata = client.metadata(name, model_version)
         if shadow and metadata.decoupled:
             raise InvalidInput("a shadow compares single answers", got=f"{name}, which answers in a stream")

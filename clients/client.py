@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from clients.address import MAX_MESSAGE_BYTES, TLS, Address
 from clients.aliases import Aliases, AliasSource
 from clients.attempts import RetryPolicy
-from clients.exchange import Sleep, Steps
+from clients.encoding import answer_reader
+from clients.exchange import Send, Sleep, Steps
+from clients.generation import Generated, Piece, Sampling, chat_document, sampling_parameters, whole
+from clients.generation_wire import TextRequest, piece_reader
 from clients.in_order import in_order
 from clients.inference import Inference
 from clients.over_grpc import GrpcTransport
@@ -20,6 +23,9 @@ from clients.replies import Answer, ModelMetadata, ModelState, ModelStatistics, 
 from clients.request import Question
 from clients.shadow import Shadow, ShadowReport
 from conch.errors import ClientError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -113,7 +119,7 @@ class Client:
         timeout_s: float | None = None,
         sticky_key: str | None = None,
         **tensors: Any,
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         """Ask a decoupled model, and yield each response as it comes. Only over gRPC.
 
         Arguments are those of `infer`; ``timeout_s`` is the deadline of the whole stream. Leaving the loop cancels the
@@ -122,12 +128,94 @@ class Client:
         """
         question = Question.of(model, inputs, tensors, version, outputs)
         send = self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
-        transport = self._transports[send.address]
-        assert isinstance(transport, GrpcTransport)
-        try:
-            yield from transport.stream(send.operation, send.timeout_s)
-        except Exception as error:
-            raise self._exchange.stream_failure(error, send) from error
+        yield from self._responses(send, answer_reader(send.operation))
+
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        /,
+        *,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generated:
+        """Generate text after a prompt, and return it whole. Only over gRPC.
+
+        The keywords of ``sampling`` are those of `clients.generation.Sampling`: max_tokens, temperature, stop, seed ...
+        Other arguments are those of `infer`; ``timeout_s`` is the deadline of the whole text. What the model made by
+        then is lost: `generate_stream` hands it out as it comes.
+        Raises: ClientError; of these ContextTooLong and QueueFull are told apart.
+        """
+        request = TextRequest(sampling_parameters(**sampling), prompt)
+        return whole(self._pieces(model, request, version, timeout_s, sticky_key))
+
+    def generate_stream(
+        self,
+        model: str,
+        prompt: str,
+        /,
+        *,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generator[Piece, None, None]:
+        """Generate text after a prompt, and yield each piece as it comes. Only over gRPC.
+
+        Arguments are those of `generate`. Closing the iterator cancels the request: its place at the model is free.
+        Raises: ClientError, at the first piece or later.
+        """
+        request = TextRequest(sampling_parameters(**sampling), prompt, stream=True)
+        yield from self._pieces(model, request, version, timeout_s, sticky_key)
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generated:
+        """Generate the next message of a chat, and return it whole. Only over gRPC.
+
+        ``messages`` are mappings with a role and a content, as OpenAI's clients have them; the model renders them with
+        its own chat template, which may use ``tools`` and ``template_variables``. Other arguments are those of
+        `generate`. Raises: ClientError.
+        """
+        request = TextRequest(sampling_parameters(**sampling), chat=chat_document(messages, tools, template_variables))
+        return whole(self._pieces(model, request, version, timeout_s, sticky_key))
+
+    def chat_stream(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        version: int | str | None = None,
+        timeout_s: float | None = None,
+        sticky_key: str | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Generator[Piece, None, None]:
+        """Generate the next message of a chat, and yield each piece as it comes. Only over gRPC.
+
+        Arguments are those of `chat`. Closing the iterator cancels the request.
+        Raises: ClientError, at the first piece or later.
+        """
+        request = TextRequest(
+            sampling_parameters(**sampling),
+            chat=chat_document(messages, tools, template_variables),
+            stream=True,
+        )
+        yield from self._pieces(model, request, version, timeout_s, sticky_key)
 
     def infer_many(
         self,
@@ -202,6 +290,26 @@ class Client:
         self._run(self._exchange.close())
         for transport in self._transports.values():
             transport.close()
+
+    def _pieces(
+        self,
+        model: str,
+        request: TextRequest,
+        version: int | str | None,
+        timeout_s: float | None,
+        sticky_key: str | None,
+    ) -> Generator[Piece, None, None]:
+        question = Question.of(model, request.inputs, {}, version, None)
+        send = self._run(self._exchange.stream_request(question, timeout_s, sticky_key))
+        yield from self._responses(send, piece_reader(request))
+
+    def _responses(self, send: Send, read: Callable[[Any], T | None]) -> Generator[T, None, None]:
+        transport = self._transports[send.address]
+        assert isinstance(transport, GrpcTransport)
+        try:
+            yield from transport.stream(send.operation, send.timeout_s, read)
+        except Exception as error:
+            raise self._exchange.stream_failure(error, send) from error
 
     def _reflect(self) -> None:
         """Send samples to the candidate, one after the other, until there are no more to come."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,3 +89,16 @@ def decode_result(result: Any, request: InferRequest) -> Answer:
         else:
             decoded[name] = place.region.read(place.offset, data_type(fields["datatype"]).numpy, fields["shape"])
     return Answer(decoded, model, version)
+
+
+def answer_reader(operation: Operation) -> Callable[[Any], Answer | None]:
+    """A function from a stream's responses (ModelInferResponse) to their outputs; None for one without any."""
+    from tritonclient.grpc import InferResult
+
+    request = operation.inference
+    assert request is not None
+
+    def read(response: Any) -> Answer | None:
+        return decode_result(InferResult(response), request) or None
+
+    return read

@@ -6,6 +6,7 @@ imported to name them.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from clients.replies import ModelState
 from clients.request import Operation
 from conch.errors import (
     ClientError,
+    ContextTooLong,
     DeadlineExceeded,
     InferenceFailed,
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    QueueFull,
     RequestTooLarge,
     ServerUnavailable,
     nearest,
@@ -58,6 +61,12 @@ _NOT_HTTP = frozenset({"HTTPParseError", "BadStatusLine", "BadHttpMessage", "Cli
 _CLOSED = frozenset({"HTTPConnectionClosed", "ClientConnectionError", "ClientPayloadError"})
 
 
+# How a model that generates text begins its refusals; an exception's come with what Triton says before them.
+_REFUSALS = re.compile(r"(?:^|: )(invalid|too long|queue full): (.+)", re.DOTALL)
+# vLLM's own words, of several releases.
+_TOO_LONG = ("maximum context length", "maximum model length")
+
+
 def explain(exception: BaseException, address: Address, operation: Operation, timeout_s: float) -> Failure:
     """The failure that an exception stands for."""
     if isinstance(exception, ClientError):
@@ -93,6 +102,11 @@ def _refused(
     status = status.removeprefix("StatusCode.")
     kind = _HTTP.get(status, status)
     what = _first_line(message)
+    if operation.method == "async_stream_infer":
+        refusal = _REFUSALS.search(message)
+        if refusal is not None or any(words in message for words in _TOO_LONG):
+            word, got = refusal.groups() if refusal is not None else ("too long", what)
+            return Failure(_refused_text(word, got.strip(), where))
     if "is restricted" in message or kind in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return Failure(
             ClientError(
@@ -127,6 +141,17 @@ def _refused(
     return Failure(InferenceFailed("the model failed", where=where, got=message.strip() or status, fix=fix))
 
 
+def _refused_text(word: str, got: str, where: str) -> ClientError:
+    """A model that generates text refuses a request, and says why."""
+    if word == "queue full":
+        fix = "send fewer requests at once; the limit is the parameter max_queue_size in its config.pbtxt"
+        return QueueFull("the model's queue is full", where=where, got=got, fix=fix)
+    if word == "too long":
+        fix = "shorten the prompt, or lower max_tokens"
+        return ContextTooLong("the text is longer than the model's context", where=where, got=got, fix=fix)
+    return InvalidInput("the model refuses the request", where=where, got=got)
+
+
 def _unavailable(what: str, message: str, address: Address, where: str, *, again: bool) -> Failure:
     """Nobody answered, as gRPC tells it, or a server or proxy says that it cannot answer now."""
     lower = message.lower()
@@ -138,7 +163,7 @@ def _unavailable(what: str, message: str, address: Address, where: str, *, again
         return Failure(_no_answer(what, address, where), transient=again)
     if "exceeds maximum queue size" in lower:
         fix = "send fewer requests at once, or serve more instances; the limit is max_queue_size in its config.pbtxt"
-        return Failure(ServerUnavailable("the model's queue is full", where=where, got=what, fix=fix), transient=again)
+        return Failure(QueueFull("the model's queue is full", where=where, got=what, fix=fix), transient=again)
     fix = "try again in a moment; if it lasts, the server is overloaded: see `conch status`"
     return Failure(ServerUnavailable("the server cannot answer now", where=where, got=what, fix=fix), transient=again)
 

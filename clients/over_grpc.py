@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from typing import Any, TypeVar
 
 from clients.address import Address, ConnectionOptions
 from clients.encoding import call_arguments, decode_result
 from clients.request import Operation
 from conch.errors import InvalidInput
+
+T = TypeVar("T")
 
 # Methods whose reply is a message, and that can return it as the JSON that HTTP has.
 _DESCRIPTIONS = frozenset(
@@ -98,8 +100,13 @@ class GrpcTransport:
         reply = getattr(self._client, operation.method)(**arguments)
         return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
-    def stream(self, operation: Operation, timeout_s: float) -> Generator[Any, None, None]:
-        """Send one request, and yield each result until the final one; closing the iterator cancels the request."""
+    def stream(
+        self, operation: Operation, timeout_s: float, read: Callable[[Any], T | None]
+    ) -> Generator[T, None, None]:
+        """Send one request, and yield what ``read`` makes of each response (ModelInferResponse) but None.
+
+        Closing the iterator cancels the request.
+        """
         import queue
 
         from tritonclient import grpc
@@ -118,10 +125,11 @@ class GrpcTransport:
                 result, error = arrived.get()
                 if error is not None:
                     raise error
-                outputs, final = _stream_reply(result, operation)
-                if outputs:
-                    yield outputs
-                if final:
+                response = result.get_response()
+                value = read(response)
+                if value is not None:
+                    yield value
+                if _is_final(response):
                     return
         finally:
             client.stop_stream(cancel_requests=True)
@@ -159,8 +167,13 @@ class AsyncGrpcTransport:
         reply = await getattr(self._connected(), operation.method)(**arguments)
         return decode_result(reply, operation.inference) if operation.inference is not None else reply
 
-    async def stream(self, operation: Operation, timeout_s: float) -> AsyncGenerator[Any, None]:
-        """Send one request, and yield each result until the final one; closing the iterator cancels the request."""
+    async def stream(
+        self, operation: Operation, timeout_s: float, read: Callable[[Any], T | None]
+    ) -> AsyncGenerator[T, None]:
+        """Send one request, and yield what ``read`` makes of each response (ModelInferResponse) but None.
+
+        Closing the iterator cancels the request.
+        """
         from tritonclient import grpc
 
         arguments = call_arguments(operation, grpc)
@@ -174,10 +187,11 @@ class AsyncGrpcTransport:
             async for result, error in replies:
                 if error is not None:
                     raise error
-                outputs, final = _stream_reply(result, operation)
-                if outputs:
-                    yield outputs
-                if final:
+                response = result.get_response()
+                value = read(response)
+                if value is not None:
+                    yield value
+                if _is_final(response):
                     return
         finally:
             replies.cancel()
@@ -189,8 +203,7 @@ class AsyncGrpcTransport:
             await client.close()
 
 
-def _stream_reply(result: Any, operation: Operation) -> tuple[dict[str, Any], bool]:
-    """The outputs of one response of a stream (none in an empty last one), and whether it is the last."""
-    final = result.get_response().parameters.get("triton_final_response")
-    assert operation.inference is not None
-    return decode_result(result, operation.inference), bool(final and final.bool_param)
+def _is_final(response: Any) -> bool:
+    """Whether a response of a stream is the last."""
+    final = response.parameters.get("triton_final_response")
+    return bool(final and final.bool_param)

@@ -124,10 +124,13 @@ def build_request(question: Question, signature: ModelSignature, *, where: str =
 def name_inputs(signature: ModelSignature, inputs: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The values by input name, from a mapping, a DataFrame, or the one value of a model with one required input.
 
+    ``inputs`` may be a function from the model's signature to one of these.
     A DataFrame's columns are inputs of their names, each one value a row. When the model's only required input is none
     of the columns, the columns in their order are its items: ``features`` [n].
     Raises: InvalidInput.
     """
+    if callable(inputs):
+        inputs = inputs(signature)
     if inputs is None:
         return dict(tensors)
     required = [s for s in signature.inputs if not s.optional] or list(signature.inputs)

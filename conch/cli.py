@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": LazyCommand("server.cli", "doctor", "Check this machine, and say what to do."),
     "repo": LazyCommand("server.repo_cli", "repo", "Look into a repository, and change what serves."),
     "perf": LazyCommand("perf.perf_cli", "perf", "Measure what is served, explain it, improve it."),
+    "gateway": LazyCommand("gateway.cli", "gateway", "Serve models to REST and OpenAI clients."),
     "infer": LazyCommand("clients.cli", "infer", "Ask a model, from files or the command line."),
     "demo": LazyCommand("export.demo", "demo", "Export the samples, serve them, ask them, stop."),
     "completion": LazyCommand("conch.completion", "completion", "Print the shell completion script."),

@@ -11,7 +11,9 @@ ConchError
 │   └── ModelLoadError      a model of the repository did not become ready
 └── ClientError             a request that did not get its answer
     ├── InvalidInput        refused before sending, or by the server as the request's fault
+    │   └── ContextTooLong  more tokens than the model takes
     ├── ServerUnavailable   nobody answers at the address
+    │   └── QueueFull       as many requests wait for the model as may
     ├── ModelNotFound       the server answers, and has no such model
     ├── ModelNotReady       the server has the model, and does not serve it now
     ├── RequestTooLarge     over a message-size limit
@@ -111,8 +113,16 @@ class InvalidInput(ClientError):
     """The request is wrong: a name, a shape, a type. Sending it again cannot help."""
 
 
+class ContextTooLong(InvalidInput):
+    """Prompt and answer are longer than the model's context."""
+
+
 class ServerUnavailable(ClientError):
     """Nobody answers at the address, or the connection broke."""
+
+
+class QueueFull(ServerUnavailable):
+    """As many requests wait for the model as may; a later one may be taken."""
 
 
 class ModelNotFound(ClientError):

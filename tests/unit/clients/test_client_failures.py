@@ -26,6 +26,7 @@ from conch.errors import (
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    QueueFull,
     RequestTooLarge,
     ServerUnavailable,
 )
@@ -54,8 +55,8 @@ DNS = ClientConnectorDNSError(
         (Refused("boom", None), InferenceFailed, False, "boom"),
         (Refused("", "502"), ServerUnavailable, True, "http://h:8000"),
         (Refused("busy", "503"), ServerUnavailable, True, "cannot answer now"),
-        (Refused("in ensemble 'm', Exceeds maximum queue size", "503"), ServerUnavailable, True, "queue is full"),
-        (Refused("Exceeds maximum queue size", "StatusCode.UNAVAILABLE"), ServerUnavailable, True, "max_queue_size"),
+        (Refused("in ensemble 'm', Exceeds maximum queue size", "503"), QueueFull, True, "queue is full"),
+        (Refused("Exceeds maximum queue size", "StatusCode.UNAVAILABLE"), QueueFull, True, "max_queue_size"),
         (Refused("slow down", "429"), ServerUnavailable, False, "cannot answer now"),
         (Refused("too big", "413"), RequestTooLarge, False, "4.0 MiB"),
         (

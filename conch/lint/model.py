@@ -46,6 +46,7 @@ _BACKEND_OF_FILE = {
     "model.py": "python",
 }
 _FILE_OF_BACKEND = {backend: file for file, backend in _BACKEND_OF_FILE.items() if backend != "tensorflow"}
+_FILE_OF_BACKEND["vllm"] = "model.json"  # read by name, whatever default_model_filename says
 
 
 @dataclass(frozen=True)

@@ -127,12 +127,24 @@ def load(version_folder: Any) -> Load:
     return run
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture that may be transparent, on a white ground."""
+    if not image.has_transparency_data:
+        return image
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+
+
 def reference(processor: Any, data: bytes) -> Any:
     """What transformers makes of a file: its own load_image where the processor does not convert to RGB itself."""
     from transformers.image_utils import load_image
 
     image = Image.open(io.BytesIO(data))
-    ready = ImageOps.exif_transpose(image) if getattr(processor, "do_convert_rgb", None) else load_image(image)
+    if getattr(processor, "do_convert_rgb", None):
+        # Later releases lay transparent pictures on white; transformers 5.5 drops the transparency, so it is done here.
+        ready = on_white(ImageOps.exif_transpose(image)).convert("RGB")
+    else:
+        ready = load_image(image)
     return processor(ready, return_tensors="np")["pixel_values"]
 
 

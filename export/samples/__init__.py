@@ -8,6 +8,8 @@ Each sample NAME is the module ``export.samples.NAME``, imported when it is aske
 
 So an export of a sample is ``module = sample(name)``, ``chosen = module.options(repository)``, then
 ``steps.run(module.source(chosen), chosen)``. A user may change the options in between (`dataclasses.replace`).
+
+A sample that generates text has the options and the source of `export.llm`, whose steps are its own: `run` knows which.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from conch.errors import ExportError, nearest
 from conch.tensor_spec import Array
-from export.options import ExportOptions
-from export.source import Source
+
+if TYPE_CHECKING:
+    from export.report import Report
 
 # In the order in which they are exported and shown.
-SAMPLES = ("embeddings", "spam", "churn", "digits")
+SAMPLES = ("embeddings", "spam", "churn", "digits", "chat")
+
+# Those that generate text: decoupled, and asked for an answer in pieces.
+GENERATING = ("chat",)
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,10 @@ class Sample(Protocol):
     def QUESTIONS(self) -> tuple[Question, ...]:  # noqa: N802 - a module's constant
         """A few public inputs to show the model with."""
 
-    def options(self, repository: Path) -> ExportOptions:
+    def options(self, repository: Path) -> Any:
         """The options that fit this sample, for an export into ``repository``."""
 
-    def source(self, options: ExportOptions) -> Source:
+    def source(self, options: Any) -> Any:
         """Train or load the model. Raises: ExportError."""
 
 
@@ -65,3 +71,25 @@ def sample(name: str) -> Sample:
             fix=f"did you mean {close}?" if close else "`conch export sample all` exports every one",
         )
     return cast(Sample, importlib.import_module(f"{__name__}.{name}"))
+
+
+def run(source: Any, options: Any) -> Report:
+    """Export a sample's source by the steps of its kind. Raises: ConchError."""
+    from export import steps
+    from export.llm import steps as llm_steps
+    from export.llm.options import LlmOptions
+
+    return llm_steps.run(source, options) if isinstance(options, LlmOptions) else steps.run(source, options)
+
+
+def missing_packages(name: str) -> str:
+    """Why a sample cannot be exported here, with what to install; "" when it can."""
+    if name not in GENERATING:
+        return ""
+    from export.llm.convert import check_installed
+
+    try:
+        check_installed()
+    except ExportError as error:
+        return f"{error.got}; install it: {error.fix}"
+    return ""

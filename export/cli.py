@@ -18,6 +18,7 @@ import click
 
 from conch.errors import ExportError
 from conch.releases import DEFAULT_TARGET, RELEASES
+from export.llm.cli import llm
 from export.options import FORMATS, PIPELINES, PRECISIONS, ExportOptions
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ _WHERE = (
 _PIPELINE = click.option(
     "--pipeline",
     type=click.Choice(PIPELINES),
-    default="ensemble",
+    default="auto",
     show_default=True,
-    help="An ensemble of a model a part, or a single model that does it all in one process: fewer hops on a CPU.",
+    help="An ensemble of a model a part, or a single model that does it all in one process: fewer hops on a CPU. "
+    "auto: as the repository has it; a new one is single with int8, which runs on CPUs, and else an ensemble.",
 )
 
 _SHARED = (
@@ -115,6 +117,7 @@ def export() -> None:
     Examples:
       conch export sklearn churn.joblib --sample customers.csv
       conch export huggingface ./my-minilm --task embeddings --precision int8
+      conch export llm ./my-llama --weight-format int4
       conch export sample all
     """
 
@@ -192,7 +195,7 @@ def huggingface(path_or_id: str, task: str, **shared: Any) -> None:
 
     \b
     Examples:
-      conch export huggingface ./my-minilm --task embeddings --precision int8 --pipeline single
+      conch export huggingface ./my-minilm --task embeddings --precision int8
       conch export huggingface distilbert/distilbert-base-uncased-finetuned-sst-2-english --task text-classification
     """
     with _command(shared, _stem(path_or_id.rstrip("/").rsplit("/", 1)[-1], suffix=False)) as (options, finish):
@@ -213,7 +216,7 @@ def sample(sample_name: str, name: str | None, pipeline: str, repository: Path, 
     Examples:
       conch export sample spam
       conch export sample all
-      conch export sample embeddings --pipeline single --name embeddings_single
+      conch export sample embeddings --pipeline ensemble --name embeddings_ensemble
     """
     from export import report, samples
 
@@ -224,11 +227,13 @@ def sample(sample_name: str, name: str | None, pipeline: str, repository: Path, 
     reports = []
     for each in names:
         module = samples.sample(each)
-        options = dataclasses.replace(module.options(repository), trial=trial, pipeline=pipeline)
+        options = dataclasses.replace(module.options(repository), trial=trial)
         if name is not None:
             options = dataclasses.replace(options, name=name)
-        if pipeline == "single":
-            options = dataclasses.replace(options, format="onnx")  # what a single model runs
+        if isinstance(options, ExportOptions):  # a sample that generates text is one model anyhow
+            options = dataclasses.replace(options, pipeline=pipeline)
+            if pipeline == "single":
+                options = dataclasses.replace(options, format="onnx")  # what a single model runs
         with _extras():
             reports.append(_export(options, functools.partial(module.source, options)))
         report.print_report(reports[-1])
@@ -238,6 +243,8 @@ def sample(sample_name: str, name: str | None, pipeline: str, repository: Path, 
         documents = [r.to_json() for r in reports]
         print_json(documents if everything else documents[0])
 
+
+export.add_command(llm)
 
 Finish = Callable[[ExportOptions, Callable[[], "Source"]], None]
 
@@ -279,14 +286,14 @@ def _options(shared: dict[str, Any], default_name: str) -> ExportOptions:
     return ExportOptions(name=shared["name"] or default_name, format=shared["format_"] or "onnx", **values)
 
 
-def _export(options: ExportOptions, load: Callable[[], Source]) -> Report:
+def _export(options: Any, load: Callable[[], Any]) -> Report:
     from conch.terminal import progress
-    from export import steps
+    from export import samples
 
     with progress() as bars:
         bars.add_task("load", total=None)
         source = load()
-    return steps.run(source, options)
+    return samples.run(source, options)
 
 
 def _stem(text: str, *, suffix: bool = True) -> str:

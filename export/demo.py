@@ -16,7 +16,7 @@ from conch.errors import ConchError
 from conch.repository import Repository
 from conch.tensor_spec import Array
 from conch.terminal import console, print_json, print_table
-from export.samples import SAMPLES, Question, sample
+from export.samples import GENERATING, SAMPLES, Question, missing_packages, run, sample
 
 if TYPE_CHECKING:
     from clients import Answer
@@ -54,16 +54,19 @@ def demo(repository: Path, fresh: bool, as_json: bool) -> None:
     from server.options import ServerOptions
 
     store = Repository(repository)
-    for name in SAMPLES:
+    names = [name for name in SAMPLES if not _left_out(name)]
+    for name in names:
         _export(name, store, fresh)
     console.print(f"\n[bold]Starting Triton[/bold] on {repository}")
     began = time.monotonic()
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=5)
     with EmbeddedServer(store.root, options) as server:
         console.print(f"ready after {time.monotonic() - began:.0f} s: {server.http_url} and {server.grpc_url}\n")
-        asked = [one for name in SAMPLES for one in ask(name, sample(name).QUESTIONS, server.http_url, server.grpc_url)]
-    for name in SAMPLES:
-        _print_answers(name, [one for one in asked if one.sample == name])
+        asking = [name for name in names if name not in GENERATING]
+        asked = [one for name in asking for one in ask(name, sample(name).QUESTIONS, server.http_url, server.grpc_url)]
+        for name in asking:
+            _print_answers(name, [one for one in asked if one.sample == name])
+        told = [one for name in names if name in GENERATING for one in stream(name, server.grpc_url)]
     disagreeing = [one for one in asked if not _agree(one)]
     if disagreeing:
         raise ConchError(
@@ -72,14 +75,22 @@ def demo(repository: Path, fresh: bool, as_json: bool) -> None:
             got={client: describe(answer) for client, answer in disagreeing[0].answers.items()},
         )
     console.print("The four clients got the same answers to every question.")
-    console.print("Triton is stopped. Next: [bold]conch serve[/bold], then [bold]conch infer spam --text ...[/bold]")
+    console.print("Triton is stopped. Next: [bold]conch serve[/bold], and beside it [bold]conch gateway[/bold]")
     if as_json:
-        print_json([_as_json(one) for one in asked])
+        print_json([_as_json(one) for one in (*asked, *told)])
+
+
+def _left_out(name: str) -> str:
+    """Why a sample is not shown, told to the user; "" when it is."""
+    reason = missing_packages(name)
+    if reason:
+        console.print(f"[bold]{name}[/bold] is left out: {reason}", markup=True, soft_wrap=True)
+    return reason
 
 
 def _export(name: str, store: Repository, fresh: bool) -> None:
     """Export a sample unless the repository has it already."""
-    from export import report, steps
+    from export import report
 
     if not fresh and name in store.model_names() and store.versions(name):
         console.print(f"[bold]{name}[/bold]: version {store.latest(name)} is there already (--fresh exports it again)")
@@ -87,7 +98,7 @@ def _export(name: str, store: Repository, fresh: bool) -> None:
     module = sample(name)
     console.print(f"[bold]{name}[/bold]: {(module.__doc__ or '').splitlines()[0]}")
     options = module.options(store.root)
-    report.print_report(steps.run(module.source(options), options))
+    report.print_report(run(module.source(options), options))
 
 
 def ask(name: str, questions: Sequence[Question], http_url: str, grpc_url: str) -> list[Asked]:
@@ -129,6 +140,30 @@ def ask(name: str, questions: Sequence[Question], http_url: str, grpc_url: str) 
         )
         for index, question in enumerate(questions)
     ]
+
+
+def stream(name: str, grpc_url: str) -> list[Asked]:
+    """Put each question to a model that generates text, and print each piece of the answer as it comes."""
+    from clients import Client
+
+    told = []
+    console.print(f"[bold]{name}[/bold]")
+    with Client(grpc_url) as client:
+        for question in sample(name).QUESTIONS:
+            console.print(f"{question.text}\n  ", end="")
+            began = time.perf_counter()
+            messages = [{"role": "user", "content": question.text}]
+            pieces, first_ms = [], 0.0
+            for piece in client.chat_stream(name, messages, temperature=0, max_tokens=80):
+                first_ms = first_ms or (time.perf_counter() - began) * 1000
+                pieces.append(piece.text)
+                console.print(piece.text, end="", markup=False)
+            whole_ms = (time.perf_counter() - began) * 1000
+            console.print(f"  ({len(pieces)} pieces, the first after {first_ms:.0f} ms, all after {whole_ms:.0f} ms)")
+            answer = {"text_output": np.array(["".join(pieces)], dtype=object)}
+            told.append(Asked(name, question, {"gRPC stream": answer}, {"gRPC stream": whole_ms, "first": first_ms}))
+    console.print()
+    return told
 
 
 def describe(answer: Mapping[str, Array]) -> str:

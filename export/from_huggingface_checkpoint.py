@@ -15,7 +15,7 @@ from conch.errors import ExportError
 from export.quiet import quiet
 
 # What we can use of a checkpoint; other frameworks' weights and other people's exports are not fetched.
-_WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
+_WANTED = ("*.json", "*.txt", "*.model", "*.jinja")
 _UNWANTED = ("onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.msgpack", "*.h5")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZERS = (
@@ -46,8 +46,11 @@ class Checkpoint:
         return not any((self.folder / name).is_file() for name in _WEIGHTS if "safetensors" in name)
 
 
-def find(path_or_id: str) -> Checkpoint:
-    """The checkpoint in a folder, or under a hub's id. Raises: ExportError, saying why a hub gave nothing."""
+def find(path_or_id: str, *, weights: bool = True) -> Checkpoint:
+    """The checkpoint in a folder, or under a hub's id, there with its ``weights`` or without.
+
+    Raises: ExportError, saying why a hub gave nothing.
+    """
     local = Path(path_or_id).expanduser()
     if local.is_dir():
         return Checkpoint(local, path_or_id, None)
@@ -58,21 +61,22 @@ def find(path_or_id: str) -> Checkpoint:
             got="a file" if local.exists() else "nothing at that path",
             expected="a folder with config.json, weights and tokenizer, as save_pretrained writes it, or a hub's id",
         )
-    folder = _fetch(path_or_id)
+    folder = _fetch(path_or_id, weights)
     return Checkpoint(folder, path_or_id, folder.name)
 
 
-def _fetch(repo_id: str) -> Path:
+def _fetch(repo_id: str, weights: bool) -> Path:
     """Download a checkpoint into the hub's cache; safetensors where there are any. Raises: ExportError."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     give_folder = "give the path of a local folder instead"
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)))
-        if not any(folder.glob("*.safetensors")):
+        wanted = [*_WANTED, *(("*.safetensors",) if weights else ())]
+        folder = Path(snapshot_download(repo_id, allow_patterns=wanted, ignore_patterns=list(_UNWANTED)))
+        if weights and not any(folder.glob("*.safetensors")):
             folder = Path(
-                snapshot_download(repo_id, allow_patterns=[*_WANTED, "*.bin"], ignore_patterns=list(_UNWANTED))
+                snapshot_download(repo_id, allow_patterns=[*wanted, "*.bin"], ignore_patterns=list(_UNWANTED))
             )
         return folder
     except GatedRepoError as error:

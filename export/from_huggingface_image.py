@@ -101,11 +101,12 @@ def load_image_classification(checkpoint: Checkpoint, options: ExportOptions) ->
 
 def open_processor(checkpoint: Checkpoint) -> ImageProcessor:
     """The checkpoint's image processor, as the class that works with Pillow. Raises: ExportError."""
-    import transformers
+    # From its module: without torchvision, transformers 5.5 has a stand-in of this name that refuses to work.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     try:
         with quiet():
-            inner = transformers.AutoImageProcessor.from_pretrained(
+            inner = AutoImageProcessor.from_pretrained(
                 checkpoint.folder, use_fast=False, trust_remote_code=False, local_files_only=True
             )
     except Exception as error:  # whatever a processor's class raises

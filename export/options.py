@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conch.errors import ExportError
 from conch.releases import DEFAULT_TARGET, release
 
+if TYPE_CHECKING:
+    from conch.repository import Repository
+
 FORMATS = ("onnx", "torchscript")
 PRECISIONS = ("fp32", "fp16", "int8")
-PIPELINES = ("ensemble", "single")
+PIPELINES = ("auto", "ensemble", "single")
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,9 @@ class ExportOptions:
 
     ``max_batch_size`` 0 serves without batching. ``opset`` None takes the newest that the target loads. ``atol`` None
     takes the tolerance of the precision (see `export.parity`). ``calibration`` makes int8 static. ``max_queue`` is how
-    many requests may wait for the model before more are refused; 0 refuses none. ``pipeline`` single writes pre- and
-    postprocessing and the graph as one model, where the source has any. ``trial`` loads the staged version in a scratch
-    Triton before it goes into the repository.
+    many requests may wait for the model before more are refused; 0 refuses none. ``pipeline`` says how pre- and
+    postprocessing, where the source has any, stand with the graph: see `with_form`. ``trial`` loads the staged version
+    in a scratch Triton before it goes into the repository.
     """
 
     name: str
@@ -40,7 +43,7 @@ class ExportOptions:
     samples: Path | None = None
     calibration: Path | None = None
     atol: float | None = None
-    pipeline: str = "ensemble"
+    pipeline: str = "auto"
     trial: bool = True
 
     def check(self) -> None:
@@ -87,6 +90,20 @@ class ExportOptions:
                 got=self.opset,
                 expected=f"{limits.max_opset} or lower (ONNX Runtime {limits.onnxruntime})",
             )
+
+    def with_form(self, repository: Repository) -> ExportOptions:
+        """These options with ``pipeline`` decided: an ensemble of a model a part, or a single model.
+
+        auto: what the repository has under this name already; else single for int8, which runs on CPUs alone, where
+        every hop between processes costs. Anything else may meet a GPU, whose graph belongs in a native backend.
+        """
+        if self.pipeline != "auto":
+            return self
+        if self.name in repository.model_names():
+            single = repository.config(self.name).backend == "python"
+        else:
+            single = self.precision == "int8"
+        return dataclasses.replace(self, pipeline="single" if single else "ensemble")
 
     def settings(self) -> dict[str, Any]:
         """The options as JSON values, for the manifest; paths as they were given."""

@@ -36,10 +36,11 @@ def run(source: Source, options: ExportOptions) -> Report:
 
     Raises: ConchError, naming the check that failed with both values; the repository is then as it was.
     """
+    repository = Repository(options.repository)
+    options = options.with_form(repository)
     options.check()
     source = write_model.with_rules(source, options)
     target = release(options.target)
-    repository = Repository(options.repository)
     with progress() as bars, repository.stage() as stage:
         # In the stage's folder, so that it goes with the stage, and moving from here is a rename.
         work = stage.path.parent / "work"

@@ -106,6 +106,13 @@ def load(scratch: Scratch) -> Iterator[Running]:
             expected="the package nvidia-pytriton",
             fix="pip install -e '.[server]', publish from a machine that has it, or leave the trial out: --no-trial",
         )
+    elsewhere = [name for name, config in scratch.configs.items() if config.backend == "vllm"]
+    if elsewhere:
+        raise ServerError(
+            "a model of vLLM's backend runs on GPUs in NVIDIA's image, and cannot be tried here",
+            got=", ".join(elsewhere),
+            fix="publish it without a trial: --no-trial",
+        )
     from clients import Client
     from server.embedded import EmbeddedServer
     from server.options import ServerOptions

@@ -147,10 +147,11 @@ def test_images_get_the_labels_of_transformers_pipeline(served: Served) -> None:
 
     import transformers
     from PIL import Image
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     folder, files = served.checkpoints["image-classification"], read_images(None)
     with quiet():
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+        processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
         pipeline = transformers.pipeline("image-classification", model=str(folder), image_processor=processor)
         due = [pipeline(Image.open(io.BytesIO(file)).convert("RGB"), top_k=3) for file in files]
     got = served.ask("image-classification", image=np.array([[file] for file in files], dtype=object))

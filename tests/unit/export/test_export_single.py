@@ -143,3 +143,28 @@ def test_all_samples_cannot_have_one_name() -> None:
     result = CliRunner().invoke(export, ["sample", "all", "--name", "one"])
     assert result.exit_code == 2
     assert "--name is for one sample" in result.output
+
+
+@pytest.mark.parametrize(
+    ("precision", "there", "form"),
+    [
+        ("fp32", "", "ensemble"),
+        ("int8", "", "single"),
+        ("int8", 'platform: "ensemble"', "ensemble"),
+        ("fp32", 'backend: "python"', "single"),
+    ],
+    ids=["for a GPU as well", "for CPUs", "an ensemble is there", "a single model is there"],
+)
+def test_the_form_is_that_of_the_repository_or_of_the_precision(
+    tmp_path: Path, precision: str, there: str, form: str
+) -> None:
+    if there:
+        (tmp_path / "tiny" / "1").mkdir(parents=True)
+        (tmp_path / "tiny" / "config.pbtxt").write_text(f'name: "tiny"\n{there}\n')
+    options = ExportOptions("tiny", repository=tmp_path, precision=precision)
+    assert options.with_form(Repository(tmp_path)).pipeline == form
+
+
+def test_a_form_that_was_asked_for_stays(tmp_path: Path) -> None:
+    options = ExportOptions("tiny", repository=tmp_path, precision="int8", pipeline="ensemble")
+    assert options.with_form(Repository(tmp_path)).pipeline == "ensemble"

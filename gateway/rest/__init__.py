@@ -1,0 +1,1 @@
+"""Plain REST: predict, generate, stream, health."""

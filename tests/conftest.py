@@ -18,6 +18,7 @@ import pytest
 from server.control import Control
 from server.embedded import EmbeddedServer
 from server.options import ServerOptions
+from tests.gateway_fixtures import gateway, start_gateway  # noqa: F401 - fixtures
 
 WriteModel = Callable[..., Path]
 StartServer = Callable[..., EmbeddedServer]

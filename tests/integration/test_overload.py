@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clients import Client
-from conch.errors import ClientError, DeadlineExceeded, ServerUnavailable
+from conch.errors import ClientError, DeadlineExceeded, QueueFull, ServerUnavailable
 
 pytestmark = pytest.mark.integration
 
@@ -119,7 +119,7 @@ def test_a_full_queue_refuses_at_once_and_answers_what_it_took(urls: dict[str, s
     answered = [o for o in outcomes if o.error is None]
     # As many as may wait and run are taken at the least, and what ends meanwhile makes room for some more.
     assert LIMIT <= len(answered) < AT_ONCE / 2
-    assert {type(o.error) for o in refused} == {ServerUnavailable}
+    assert {type(o.error) for o in refused} == {QueueFull}
     assert all("queue is full" in str(o.error) and "max_queue_size" in str(o.error) for o in refused)
     # A refusal waits for no answer, not even for those that are taken.
     assert max(o.ended_s for o in refused) < max(o.ended_s for o in answered)

@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from conch.releases import DEFAULT_TARGET
+from gateway import read_settings
+from gateway.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-SERVICES = ["triton", "triton-gpu"]
+TRITONS = ["triton", "triton-gpu"]
 VARIABLE = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
@@ -51,13 +53,14 @@ def test_every_variable_has_a_default(text: str) -> None:
     assert "$" not in VARIABLE.sub("", text)
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*TRITONS, "gateway"])
 def test_every_path_of_this_machine_exists(compose: Any, service: str) -> None:
     service = compose["services"][service]
     sources = [volume["source"] for volume in service["volumes"]]
     assert sources
     assert all((ROOT / source).is_dir() for source in sources)
-    assert (ROOT / service["build"]["context"] / "Dockerfile").is_file()
+    build = service["build"]
+    assert (ROOT / build["context"] / build.get("dockerfile", "Dockerfile")).is_file()
 
 
 def test_the_mounted_repository_is_in_git() -> None:
@@ -65,7 +68,7 @@ def test_the_mounted_repository_is_in_git() -> None:
     assert kept
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TRITONS)
 def test_the_repository_is_read_only_and_what_the_server_reads(compose: Any, service: str) -> None:
     [volume] = compose["services"][service]["volumes"]
     assert volume["read_only"] is True
@@ -80,11 +83,31 @@ def test_the_release_is_the_embedded_servers() -> None:
     assert set(re.findall(r"\$\{TRITON_VERSION:-([^}]*)\}", text)) == {DEFAULT_TARGET}
 
 
-def test_what_the_dockerfile_copies_exists() -> None:
-    folder = ROOT / "server/image"
-    copied = re.findall(r"^COPY (\S+)", (folder / "Dockerfile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize(("dockerfile", "context"), [("server/image", "server/image"), ("gateway/image", ".")])
+def test_what_the_dockerfile_copies_exists(dockerfile: str, context: str) -> None:
+    lines = re.findall(r"^COPY (.+) \S+$", (ROOT / dockerfile / "Dockerfile").read_text(), re.MULTILINE)
+    copied = [name for line in lines for name in line.split()]
     assert copied
-    assert all((folder / name).is_file() for name in copied)
+    assert [name for name in copied if not (ROOT / context / name).exists()] == []
+
+
+def test_the_gateways_context_holds_what_its_dockerfile_copies() -> None:
+    lines = re.findall(r"^COPY (.+) \S+$", (ROOT / "gateway/image/Dockerfile").read_text(), re.MULTILINE)
+    kept = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert {name for line in lines for name in line.split()} == kept
+
+
+def test_the_gateway_stops_after_its_requests(compose: Any) -> None:
+    settings = Settings()
+    grace_s = int(compose["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace_s > settings.notice_s + settings.drain_s
+
+
+def test_the_gateway_takes_its_environment(compose: Any) -> None:
+    inside = compose["services"]["gateway"]["environment"]
+    assert inside["CONCH_GATEWAY_REPOSITORY"] == compose["services"]["gateway"]["volumes"][0]["target"]
+    settings = read_settings.read(None, inside | {"CONCH_GATEWAY_REPOSITORY": str(ROOT / "model_repository")})
+    assert [server.http for server in settings.servers] == ["http://triton:8000"]
 
 
 def imported(file: Path) -> set[str]:
@@ -105,17 +128,17 @@ def test_the_image_has_what_the_python_models_import() -> None:
     needed = set().union(*(imported(file) for file in files)) - own
     lines = (ROOT / "server/image/requirements.txt").read_text().splitlines()
     installed = {re.split(r"[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
-    package = {"PIL": "pillow", "yaml": "pyyaml"}
+    package = {"PIL": "pillow", "yaml": "pyyaml", "openvino_genai": "openvino-genai"}
     assert needed
     assert {package.get(name, name) for name in needed} <= installed
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TRITONS)
 def test_all_three_ports_are_published_on_loopback(compose: Any, service: str) -> None:
     assert compose["services"][service]["ports"] == [f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", TRITONS)
 def test_stopping_outlasts_triton_s_own_drain(compose: Any, service: str) -> None:
     service = compose["services"][service]
     [drain] = [c.partition("=")[2] for c in service["command"] if c.startswith("--exit-timeout-secs")]

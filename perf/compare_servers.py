@@ -24,8 +24,6 @@ measured. Writes a table, a plot and all figures to perf/results/.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,25 +34,22 @@ import click
 from conch.errors import ConchError
 from conch.repository import Repository
 from conch.terminal import console, print_json, print_table
+from perf import result_files
 from perf.contenders.field import KEYS, field
 from perf.contenders.prepare import prepare
 from perf.contenders.rounds import Outcome, Plan, run_workload
 from perf.contenders.workloads import WORKLOADS
 from perf.points import Machine, now, this_machine
+from perf.result_files import RESULTS
 from perf.standings import HEADER, markdown, rows
 from perf.standings_plot import write_plot
-
-RESULTS = Path("perf/results")
 
 
 def write_results(outcomes: Sequence[Outcome], plan: Plan, machine: Machine, path: Path) -> dict[str, Any]:
     """The table, the plot and the figures, beside each other; returns the figures."""
     standings = {outcome.workload.name: outcome.standings() for outcome in outcomes}
     titles = {outcome.workload.name: outcome.workload.title for outcome in outcomes}
-    where = (
-        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb:g} GB; Python {machine.python}, "
-        f"{machine.triton}, {machine.os}"
-    )
+    where = result_files.described(machine)
     how = f"medians of {plan.rounds} rounds of {plan.duration_s:g} s, min to max; ratios within a round"
     document: dict[str, Any] = {
         "at": now(),
@@ -79,27 +74,16 @@ def write_results(outcomes: Sequence[Outcome], plan: Plan, machine: Machine, pat
             for outcome in outcomes
         },
     }
-    document = _plain(document)
+    document = result_files.plain(document)
     lines = [f"{where}; {document['at']}", "", f"{how[0].upper()}{how[1:]}."]
     for outcome in outcomes:
         name = outcome.workload.name
         lines += ["", f"## {name}: {titles[name]}", "", *markdown(standings[name])]
         lines += ["", "; ".join(f"{who} {release}" for who, release in outcome.versions.items()) + "."]
         lines += [f"- left out: {who}: {why}" for who, why in outcome.skipped.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    result_files.write(path, document, lines)
     write_plot(standings, titles, f"{where}\n{how}", path.with_suffix(".png"))
     return document
-
-
-def _plain(value: Any) -> Any:
-    """A document that any JSON reader takes: what was not measured is null, not NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _chosen(_: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -111,14 +95,15 @@ def _chosen(_: click.Context, parameter: click.Parameter, value: str) -> tuple[s
     return words
 
 
-def _levels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+def levels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Numbers separated by commas, each at least 1."""
     try:
-        levels = tuple(int(word) for word in value.split(","))
+        given = tuple(int(word) for word in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value}: give numbers, such as 1,8,32") from error
-    if any(level < 1 for level in levels):
+    if any(level < 1 for level in given):
         raise click.BadParameter(f"{value}: at least 1 each")
-    return levels
+    return given
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,7 +119,7 @@ def _levels(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...
     help="Where the samples are exported to, when they are not there; remove it to export again.",
 )
 @click.option(
-    "--connections", callback=_levels, default="1,8,32", show_default=True, help="Requests in flight, comma-separated."
+    "--connections", callback=levels, default="1,8,32", show_default=True, help="Requests in flight, comma-separated."
 )
 @click.option("--duration", "duration_s", default=2.5, show_default=True, help="Seconds a measurement.")
 @click.option(

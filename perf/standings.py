@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from perf import result_files
 from perf.contenders.entries import Role
 from perf.load_loop import LoadResult
 
@@ -119,5 +120,4 @@ def _spread(median: float, least_and_most: tuple[float, float], digits: int) -> 
 
 def markdown(standings: Sequence[Standing]) -> list[str]:
     """The standings as the lines of a Markdown table."""
-    lines = ["| " + " | ".join(HEADER) + " |", "| ---: | --- |" + " ---: |" * (len(HEADER) - 2)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows(standings)]
+    return result_files.markdown(HEADER, rows(standings))

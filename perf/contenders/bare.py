@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from conch.repository import Repository
 from conch.tensor_spec import Array
 from perf.contenders.entries import Target
-from perf.contenders.processes import ROOT
+from perf.contenders.line_process import LineProcess
 from perf.contenders.workloads import Workload, handler_settings, in_json
 from perf.load_loop import LoadResult
-
-
-class _Worker:
-    """One process, idle until it is told to measure. It ends when its standard input does."""
-
-    def __init__(self, settings: Mapping[str, Any], payloads: list[Any]) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CONCH_BENCH": json.dumps(settings)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "perf.contenders.bare_onnx"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a Ctrl-C is for us, who then end it
-        )
-        self.tell({"payloads": payloads})
-
-    def tell(self, command: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-
-    def hear(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise OSError(f"a process of the bare limit ended with {self.process.wait()}")
-        return json.loads(line)
 
 
 @contextmanager
@@ -53,9 +21,11 @@ def bare(workload: Workload, repository: Repository) -> Iterator[list[Target]]:
     """A process a core; with fewer requests in flight than cores, as many as these."""
     payloads = [in_json(payload) for payload in workload.payloads()]
     settings = handler_settings(workload, repository)
-    workers: list[_Worker] = []
+    workers: list[LineProcess] = []
     try:
-        workers += [_Worker(settings, payloads) for _ in range(os.cpu_count() or 1)]
+        workers += [LineProcess("perf.contenders.bare_onnx", settings) for _ in range(os.cpu_count() or 1)]
+        for worker in workers:
+            worker.tell({"payloads": payloads})
 
         def ask(index: int) -> dict[str, Array]:
             workers[0].tell({"answer": index})
@@ -75,8 +45,7 @@ def bare(workload: Workload, repository: Repository) -> Iterator[list[Target]]:
         yield [Target(name, ask, load, tuple(worker.process.pid for worker in workers))]
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.wait()
+            worker.end()
 
 
 def summary(connections: int, latencies_s: list[list[float]], duration_s: float) -> LoadResult:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from conch.tensor_spec import Array
 from perf.load_loop import LoadResult
 
 Role = Literal["ours", "other", "framework", "limit"]
+
+
+class HasProcesses(Protocol):
+    """What runs in processes of its own: ``pids`` are those that began it."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,9 @@ def _export(workload: Workload, repository: Repository) -> None:
 
     module = samples.sample(workload.sample)
     for name in missing(workload, repository):
-        form = workload.forms[name]
         # The others run ONNX Runtime: so the same file needs to be ONNX.
-        options = dataclasses.replace(module.options(repository.root), name=name, format="onnx")
-        if form != "model":
-            options = dataclasses.replace(options, pipeline=form)
+        options = module.options(repository.root)
+        options = dataclasses.replace(options, name=name, format="onnx", pipeline=workload.forms[name])
         steps.run(module.source(options), options)
 
 

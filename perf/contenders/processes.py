@@ -101,11 +101,11 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
+def post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float = 30.0) -> tuple[bytes, Mapping[str, str]]:
     """One answer, and its headers. Raises: OSError, with the server's own words where it has any."""
     request = urllib.request.Request(url, body, dict(headers))
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             return response.read(), dict(response.headers)
     except urllib.error.HTTPError as error:
         raise OSError(f"{error}: {error.read()[:500].decode(errors='replace')}") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from conch.errors import ConchError
 from conch.terminal import console
-from perf.contenders.entries import Entry, Target, Variant
+from perf.contenders.entries import Entry, HasProcesses, Target, Variant
 from perf.contenders.environments import Unavailable
 from perf.contenders.field import KEYS
 from perf.contenders.processes import cpu_seconds
@@ -196,7 +196,7 @@ def named(target: Target, label: str | None) -> Target:
     return target if label is None else replace(target, name=f"{target.name} ({label})")
 
 
-def idle_cores(targets: Sequence[Target], watch_s: float = 1.0) -> float:
+def idle_cores(targets: Sequence[HasProcesses], watch_s: float = 1.0) -> float:
     """How many cores these take while nobody asks them."""
     pids = [pid for target in targets for pid in target.pids]
     before = cpu_seconds(pids)

@@ -32,7 +32,7 @@ def serving(workload: Workload, repository: Repository) -> Iterator[list[Target]
     with EmbeddedServer(repository.root, options) as server:
         targets = []
         for name, form in workload.forms.items():
-            label = "conch" if form == "model" else f"conch {form}"
+            label = "conch" if form == "auto" else f"conch {form}"
             url, pids = f"{server.http_url}/v2/models/{name}/infer", (server.pid,)
             if workload.json_in:
                 targets.append(json_target(f"{label}, HTTP/JSON", url, payloads, pids))

@@ -31,9 +31,9 @@ WORDS = (
 class Workload:
     """One kind of model and what it is asked.
 
-    ``forms``: names in the repository -> the form that the sample is exported in. ``graphs``: names of the models that
-    hold the ONNX file, all the same; the others serve the first one's. ``payloads()`` are made when they are needed:
-    a value is a text, a number, or the bytes of a file.
+    ``forms``: names in the repository -> the --pipeline that the sample is exported with. ``graphs``: names of the
+    models that hold the ONNX file, all the same; the others serve the first one's. ``payloads()`` are made when they
+    are needed: a value is a text, a number, or the bytes of a file.
     """
 
     name: str
@@ -75,15 +75,15 @@ WORKLOADS = {
         name="text",
         title="MiniLM int8, one text of 5 to 40 words a request",
         sample="embeddings",
-        forms={"embeddings_single": "single", "embeddings": "ensemble"},
-        graphs=("embeddings_model", "embeddings_single"),
+        forms={"embeddings": "auto", "embeddings_ensemble": "ensemble"},
+        graphs=("embeddings", "embeddings_ensemble_model"),
         payloads=lambda: [{"text": text} for text in texts()],
     ),
     "tabular": Workload(
         name="tabular",
         title="a scaler and a forest of 100 trees, one row of four columns a request",
         sample="churn",
-        forms={"churn": "model"},
+        forms={"churn": "auto"},
         graphs=("churn",),
         payloads=customers,
     ),
@@ -133,9 +133,8 @@ def handler_settings(workload: Workload, repository: Repository) -> dict[str, An
         "threads": 1,
     }
     if workload.name == "text":
-        preprocess = f"{workload.sample}_preprocess"
-        settings["tokenizer"] = str(_folder(repository, preprocess) / "tokenizer.json")
-        settings["max_length"] = int(repository.config(preprocess).parameters["max_length"].string_value)
+        settings["tokenizer"] = str(_folder(repository, graph) / "tokenizer.json")
+        settings["max_length"] = int(repository.config(graph).parameters["max_length"].string_value)
     elif workload.name == "tabular":
         settings["columns"] = list(workload.payloads()[0])
     else:

@@ -85,7 +85,7 @@ def sweep(
     Examples:
       conch perf sweep spam
       conch perf sweep spam --concurrency 1,8,32 --batch-size 1,8 --instances 1,2,4
-      conch perf sweep embeddings --instances 1,2 --member embeddings_preprocess
+      conch perf sweep digits --instances 1,2 --member digits_preprocess
       conch perf sweep spam --resume
       conch perf report perf/results/sweep/spam/*/
     """

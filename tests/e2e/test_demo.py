@@ -17,7 +17,7 @@ CLIENTS = {"HTTP", "HTTP async", "gRPC", "gRPC async"}
 def demo(repository: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "conch", "demo", "--json", "--repository", str(repository)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CONCH_")}
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,22 @@ def first(repository: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_sample_answers_through_every_client(first: subprocess.CompletedProcess[str]) -> None:
-    asked = json.loads(first.stdout)
+    asked = [one for one in json.loads(first.stdout) if one["sample"] != "chat"]
     assert {one["sample"] for one in asked} == {"embeddings", "spam", "churn", "digits"}
     assert [one for one in asked if set(one["answers"]) != CLIENTS] == []
     assert [one for one in asked if len(set(one["answers"].values())) != 1] == []
 
 
+def test_the_chat_model_streams_its_answers(first: subprocess.CompletedProcess[str]) -> None:
+    asked = [one for one in json.loads(first.stdout) if one["sample"] == "chat"]
+    assert [set(one["answers"]) for one in asked] == [{"gRPC stream"}] * 3
+    assert [one for one in asked if one["expected"] not in one["answers"]["gRPC stream"]] == []
+    assert re.findall(r"\((\d+) pieces, the first after", first.stderr)
+
+
 def test_the_answers_are_what_a_person_expects(first: subprocess.CompletedProcess[str]) -> None:
-    expecting = [one for one in json.loads(first.stdout) if one["expected"] is not None]
+    asked = [one for one in json.loads(first.stdout) if one["sample"] != "chat"]
+    expecting = [one for one in asked if one["expected"] is not None]
     assert len(expecting) >= 6
     wrong = [one for one in expecting if one["expected"] not in one["answers"]["HTTP"]]
     assert len(wrong) <= len(expecting) // 10, wrong
@@ -61,5 +69,5 @@ def test_the_second_time_exports_nothing(first: subprocess.CompletedProcess[str]
     before = sorted(p.as_posix() for p in repository.rglob("*"))
     again = demo(repository)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("is there already") == 4
+    assert again.stderr.count("is there already") == 5
     assert sorted(p.as_posix() for p in repository.rglob("*")) == before

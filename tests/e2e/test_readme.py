@@ -127,7 +127,7 @@ def test_the_shell_blocks_go_back_and_forth(served: dict[str, subprocess.Complet
 
 def test_every_folder_of_the_map_is_there() -> None:
     folders = re.findall(r"^\| `([a-z_]+)/` \|", README, re.MULTILINE)
-    assert len(folders) == 8
+    assert len(folders) == 9
     assert [name for name in folders if not (ROOT / name).is_dir()] == []
 
 

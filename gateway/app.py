@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from conch import __version__
 from gateway import errors, v2
@@ -28,19 +29,32 @@ from gateway.short_way import ShortWay
 _NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
 
 
-def create_app(settings: Settings) -> FastAPI:
+class App(FastAPI):
+    """FastAPI with our layers before all of its own: ``front`` is the first that a request meets, `within` the last."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+    async def within(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What FastAPI does with a request."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings) -> App:
     """One process's application. Raises: ConfigError."""
     gateway = Gateway(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: App) -> AsyncIterator[None]:
         async with gateway.running():
             yield
 
     # Its own document would not know the models: gateway/rest/document.py answers /openapi.json.
-    app = FastAPI(
-        title="conch gateway", version=__version__, lifespan=lifespan, openapi_url=None, telemetry=_NO_TELEMETRY
-    )
+    app = App(title="conch gateway", version=__version__, lifespan=lifespan, openapi_url=None, telemetry=_NO_TELEMETRY)
     app.state.gateway = gateway
     errors.install(app)
 
@@ -52,12 +66,12 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.page:
         app.include_router(page.router)
 
-    # What is added last comes first.
-    app.add_middleware(ShortWay, routes=[route for routes in often for route in routes.router.routes])
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_bytes)
+    # From the last to the first.
+    app.front = ShortWay(app.within, routes=[route for routes in often for route in routes.router.routes])
+    app.front = BodyLimit(app.front, limit_bytes=settings.body_bytes)
     if settings.audit_contents:
-        app.add_middleware(AuditContents)
-    app.add_middleware(Entry, gateway=gateway)
-    if settings.cors_origins:  # outermost: a page must be able to read refusals, too
-        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+        app.front = AuditContents(app.front)
+    app.front = Entry(app.front, gateway=gateway)
+    if settings.cors_origins:  # a page must be able to read refusals, too
+        app.front = CORSMiddleware(app.front, **cors_options(settings.cors_origins))
     return app

@@ -48,14 +48,16 @@ class Entry:
         request_id = given.decode() if _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         timeout_s = self._gateway.settings.timeout_s
         status = CLIENT_CLOSED  # until an answer begins, the client may be gone
-        begun = False
+        begun = ended = False
 
         async def answer(message: Message) -> None:
-            nonlocal status, begun
+            nonlocal status, begun, ended
             if message["type"] == "http.response.start":
                 begun = True
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *info.record.headers]
+            else:
+                ended = not message.get("more_body", False)
             await send(message)
 
         info = RequestInfo(
@@ -83,6 +85,8 @@ class Entry:
                 return  # a stream whose client went: nobody is there to be told
             if known is None:
                 log.exception("the gateway failed")
+            if ended:
+                return
             if begun:
                 raise  # the connection is cut: half an answer must not look like a whole one
             await error_response(known or unexpected(request_id))(scope, receive, answer)

@@ -156,9 +156,11 @@ def known_error(error: BaseException) -> GatewayError | None:
 
 def install(app: FastAPI) -> None:
     """Answer every failure in the one shape; nothing that a caller sees holds a stack trace."""
+    from gateway.request_info import STATE  # which imports this module
 
     async def answer(request: Request, error: Exception) -> Response:
-        return error_response(known_error(error) or unexpected(""))
+        return error_response(known_error(error) or unexpected(request.scope[STATE].id))
 
-    for kind in (ConchError, HTTPException, ClientDisconnect, RequestValidationError):
+    # Exception: Starlette answers a bug, too, and raises it again, for `Entry` to log.
+    for kind in (ConchError, HTTPException, ClientDisconnect, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer)

@@ -61,12 +61,15 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
     def begin(self, reply: asyncio.Future[Reply], request: bytes) -> None:
-        """Send a request whose answer is to come into ``reply``."""
+        """Send a request whose answer is to come into ``reply``. Raises: ConnectionError when it is closed already."""
         self.reply = reply
         self.answered = False
         self._body = []
         self._headers = []
-        self.transport.write(request)
+        try:
+            self.transport.write(request)
+        except RuntimeError as error:  # uvloop's, of a connection that broke since the loop last looked
+            raise ConnectionResetError(str(error)) from error
 
     def data_received(self, data: bytes) -> None:
         if self.reply is None:

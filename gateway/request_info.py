@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from gateway.errors import GatewayError
@@ -75,6 +75,21 @@ async def request_info(request: Request) -> RequestInfo:
     """The request's info, put there by `gateway.entry.Entry`; a dependency, and a plain function."""
     info: RequestInfo = request.scope[STATE]
     return info
+
+
+async def whole_body(request: Request) -> bytes:
+    """The body of a request that nobody has read yet; Starlette's own goes through two generators for it.
+
+    Raises: ClientDisconnect.
+    """
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def timeout_header(text: str, longest_s: float) -> float:

@@ -116,6 +116,7 @@ def uvicorn_config(app: Any, settings: Settings) -> Any:
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # nothing here asks where a client is
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=max(int(settings.drain_s), 1),

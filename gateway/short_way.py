@@ -1,25 +1,28 @@
 """Straight to the handler, for the requests that are many.
 
 FastAPI looks for a route by asking each in turn, and wraps what it finds in layers that our handlers do not use: for a
-request of a small model that is a quarter of the gateway's work. What is not found here goes FastAPI's way.
+request of a small model that is a third of the gateway's work. What is not found here goes FastAPI's way.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class ShortWay:
-    """ASGI middleware, the innermost; knows the plain POST routes by their paths. Errors are for `Entry` to answer."""
+    """ASGI middleware before FastAPI; knows the plain POST routes by their paths. Errors are for `Entry` to answer."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         posts = [r for r in routes if type(r) is Route and "POST" in (r.methods or ())]
         self._exact = {route.path: route for route in posts if not route.param_convertors}
         self._patterns = [(route.path_regex, route) for route in posts if route.param_convertors]
+        self._handlers = {route.endpoint for route in posts if inspect.iscoroutinefunction(route.endpoint)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -35,6 +38,10 @@ class ShortWay:
                         break
             if route is not None:
                 scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, parameters
-                await route.app(scope, receive, send)
+                if route.endpoint in self._handlers:
+                    response = await route.endpoint(Request(scope, receive, send))
+                    await response(scope, receive, send)
+                else:  # an ASGI application
+                    await route.app(scope, receive, send)
                 return
         await self._app(scope, receive, send)

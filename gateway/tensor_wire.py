@@ -5,12 +5,12 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from clients.encoding import wire_bytes
 from clients.replies import Answer
@@ -43,7 +43,7 @@ def encode(
     }
     if outputs:
         document["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
-    head = json.dumps(document, separators=(",", ":")).encode()
+    head = orjson.dumps(document)
     parts[0] = head
     return len(head), b"".join(parts)
 
@@ -62,7 +62,7 @@ def decode(body: bytes, json_size: int | None) -> Answer:
 
     ``json_size`` is None where the answer says nothing of binary data.
     """
-    document = json.loads(body if json_size is None else body[:json_size])
+    document = orjson.loads(body if json_size is None else memoryview(body)[:json_size])
     at = len(body) if json_size is None else json_size
     found: dict[str, Array] = {}
     for output in document.get("outputs", ()):

@@ -9,6 +9,7 @@ import logging
 
 from starlette.types import Scope
 
+from gateway.observe import logs
 from gateway.observe.traces import trace_id
 from gateway.request_info import RequestInfo
 
@@ -60,6 +61,4 @@ def write(scope: Scope, info: RequestInfo, status: int, seconds: float) -> None:
     }
     if record.first_token_at_s is not None:
         fields["first_token_ms"] = round((record.first_token_at_s - info.started_s) * 1000, 2)
-    known = {name: value for name, value in fields.items() if value not in ("", 0)}
-    # By hand: log.log() would first look for the line of code that it was called from.
-    log.handle(log.makeRecord(log.name, level, __file__, 0, "request", (), None, extra={"fields": known}))
+    logs.line(log, level, "request", {name: value for name, value in fields.items() if value not in ("", 0)})

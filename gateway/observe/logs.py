@@ -6,14 +6,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 # Set by the outermost layer; what logs inside of a request finds it there.
 current_request: ContextVar[str] = ContextVar("current_request", default="")
@@ -26,16 +28,37 @@ _WORD = re.compile(r"[\w./:{}@-]+")
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
+# How this process writes its lines, and where; None until `configure`.
+_written: tuple[JsonLines | TextLines, TextIO] | None = None
+
+
 def configure(log_format: Literal["json", "text"] | str, level: str) -> None:
     """Write this process's logs to stderr; uvicorn's own access log is left out, `access_log` says more."""
+    global _written
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
+    formatter = JsonLines() if log_format == "json" else TextLines()
+    handler.setFormatter(formatter)
+    _written = formatter, sys.stderr
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name != "uvicorn.error" else []
         logger.propagate = name == "uvicorn.error"
         logger.setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def line(log: logging.Logger, level: int, message: str, fields: Mapping[str, Any]) -> None:
+    """Log a line that comes with every request, and so without the records and handlers of `logging`, once configured.
+
+    ``fields`` hold the request's id.
+    """
+    if _written is None:
+        log.handle(log.makeRecord(log.name, level, "", 0, message, (), None, extra={"fields": fields}))
+        return
+    formatter, stream = _written
+    with contextlib.suppress(OSError):  # nobody reads it any more: no reason to fail a request
+        stream.write(formatter.line(time.time(), _level(level), log.name, message, fields) + "\n")
+        stream.flush()
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -45,6 +68,11 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     if request_id:
         fields.setdefault("request_id", request_id)
     return fields
+
+
+@functools.cache
+def _level(level: int) -> str:
+    return logging.getLevelName(level).lower()
 
 
 @functools.lru_cache(maxsize=2)
@@ -62,16 +90,15 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
-        document = {
-            "time": f"{_utc(int(record.created))}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_fields(record),
-        }
+        fields = _fields(record)
         if record.exc_info:
-            document["error"] = self.formatException(record.exc_info)
-        return _encode(document)
+            fields["error"] = self.formatException(record.exc_info)
+        return self.line(record.created, _level(record.levelno), record.name, record.getMessage(), fields)
+
+    def line(self, at_s: float, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> str:
+        """``at_s`` is in seconds since 1970."""
+        clock = f"{_utc(int(at_s))}.{int(at_s % 1 * 1000):03d}Z"
+        return _encode({"time": clock, "level": level, "logger": logger, "message": message, **fields})
 
 
 class TextLines(logging.Formatter):
@@ -79,13 +106,16 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line; a traceback follows on lines of its own."""
-        fields = "".join(f" {name}={_word(value)}" for name, value in _fields(record).items())
-        message = record.getMessage().replace("\n", "\\n")
-        clock = f"{_local(int(record.created))}.{int(record.msecs):03d}"
-        line = f"{clock} {record.levelname.lower():7} {message}{fields}"
+        line = self.line(record.created, _level(record.levelno), record.name, record.getMessage(), _fields(record))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def line(self, at_s: float, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> str:
+        """``at_s`` is in seconds since 1970."""
+        said = "".join([f" {name}={_word(value)}" for name, value in fields.items()])
+        message = message.replace("\n", "\\n")
+        return f"{_local(int(at_s))}.{int(at_s % 1 * 1000):03d} {level:7} {message}{said}"
 
 
 def _word(value: object) -> str:
     text = str(value)
-    return text if _WORD.fullmatch(text) else _encode(value)
+    return text if isinstance(value, int | float) or _WORD.fullmatch(text) else _encode(value)

@@ -1,7 +1,5 @@
 """POST /v1/embeddings, for any model with `text` STRING [1] -> `embedding` FP32 [d].
 
-The answer is written by hand: it is thousands of numbers, and their text is most of what a request costs here.
-
 Source: https://platform.openai.com/docs/api-reference/embeddings
 """
 
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import json
 
 import numpy as np
@@ -19,6 +16,7 @@ from starlette.responses import Response
 from conch.tensor_spec import Array
 from gateway.caller import admitted, gateway_of
 from gateway.errors import GatewayError
+from gateway.numbers import numbers
 from gateway.openai_api.batches import ask_in_batches
 from gateway.openai_api.bodies import EmbeddingsBody
 from gateway.openai_api.reading import post_route, read_body
@@ -55,7 +53,7 @@ async def embeddings(request: Request) -> Response:
     if body.dimensions is not None:
         _check_dimensions(body.dimensions, vectors.shape[1])  # where the config leaves them open
         vectors = shortened(vectors, body.dimensions)
-    write = base64_vectors if body.encoding_format == "base64" else float_vectors
+    write = base64_vectors if body.encoding_format == "base64" else numbers
     written = write(vectors) if vectors.size <= _AT_ONCE_NUMBERS else await asyncio.to_thread(write, vectors)
     data = ",".join(f'{{"object":"embedding","index":{i},"embedding":{text}}}' for i, text in enumerate(written))
     usage = f'{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}'
@@ -78,19 +76,10 @@ def base64_vectors(vectors: Array) -> list[str]:
     return [f'"{base64.b64encode(row.tobytes()).decode()}"' for row in np.ascontiguousarray(vectors, "<f4")]
 
 
-def float_vectors(vectors: Array) -> list[str]:
-    """Each vector as JSON: a list. Nine digits tell every float32 from its neighbours; repr writes twice as many."""
-    pattern = _list_of(vectors.shape[1])
-    return [pattern % tuple(row) for row in vectors.tolist()]
-
-
-@functools.lru_cache(maxsize=64)
-def _list_of(length: int) -> str:
-    return "[" + ",".join(["%.9g"] * length) + "]"
-
-
 def _texts(body: EmbeddingsBody) -> list[str]:
     """The texts. Raises: GatewayError 400 for tokens and for empty ones."""
+    if isinstance(body.input, str) and body.input:
+        return [body.input]
     given = [body.input] if isinstance(body.input, str) else body.input
     if not all(isinstance(text, str) for text in given):
         raise GatewayError(

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from conch.errors import nearest
 from gateway.errors import GatewayError
+from gateway.request_info import whole_body
 
 # Faults are found in one go, and of more than these none is told: only a body that is none of ours has so many.
 _MOST_FAULTS = 100
@@ -26,7 +27,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 async def read_body(request: Request, kind: type[AnyBody]) -> AnyBody:
     """The request's body. Raises: GatewayError 400, naming the field."""
-    raw = await request.body()
+    raw = await whole_body(request)
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from clients.replies import Answer
 from gateway.caller import Caller, admitted, gateway_of
 from gateway.catalogue import ServedModel
 from gateway.errors import GatewayError
-from gateway.request_info import RequestInfo, request_info
+from gateway.request_info import RequestInfo, request_info, whole_body
 from gateway.rest.headers import answered_by
 from gateway.rest.json_body import kind_of, read_object
 from gateway.rest.rows import MAX_ROWS, Chunk, answer_rows, chunks, one_row
@@ -40,7 +40,7 @@ async def predict(request: Request) -> Response:
             raise GatewayError("the form holds more than one row", got=f"{len(rows)} rows", expected="one", fix=fix)
         row = rows[0] if rows else {}
     else:
-        row = read_object(await request.body())
+        row = read_object(await whole_body(request))
     inputs = one_row(model.signature, row)
     answer = await gateway_of(request).door.infer(caller, request.path_params["model"], inputs, request=info)
     return _response(answer_rows(model.signature, answer, 1)[0], [answer])
@@ -54,7 +54,7 @@ async def predict_batch(request: Request) -> Response:
         if not rows:
             raise GatewayError("the form is empty", got="no fields", expected="one field an input and row")
     else:
-        rows = _rows(read_object(await request.body()))
+        rows = _rows(read_object(await whole_body(request)))
     answered, answers = await _ask_all(request, caller, info, model, chunks(model.signature, rows))
     return _response(f'{{"rows":[{",".join(answered)}]}}', answers)
 

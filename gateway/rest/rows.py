@@ -7,16 +7,14 @@ inputs, or whose lists have other lengths, go into requests of their own. Their 
 from __future__ import annotations
 
 import base64
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from conch.errors import nearest
 from conch.tensor_spec import Array, ModelSignature, TensorSpec, describe_tensors
 from gateway.errors import GatewayError
+from gateway.numbers import numbers
 from gateway.rest.json_body import json_text, kind_of
 from gateway.rest.values import Column, is_file, to_array
 
@@ -24,11 +22,6 @@ Row = Mapping[str, Any]
 
 # More would take long enough to be a job of its own.
 MAX_ROWS = 10_000
-
-# How many digits tell a float from its neighbours: repr writes those of a float64, which takes thrice as long.
-_DIGITS = {"float32": "%.9g", "float16": "%.5g"}
-# Larger rows are rare, and their patterns not worth keeping.
-PATTERN_VALUES = 16_384
 
 
 @dataclass(frozen=True)
@@ -132,21 +125,10 @@ def _texts(spec: TensorSpec, array: Array) -> list[str]:
     """One output's values [rows, *dims] as JSON, a row each."""
     if all(d == 1 for d in spec.dims):
         array = array.reshape(len(array))
-    digits = _DIGITS.get(array.dtype.name)
-    if digits and array[:1].size <= PATTERN_VALUES and np.isfinite(array).all():
-        pattern = _pattern(array.shape[1:], digits)
-        return [pattern % tuple(row) for row in array.reshape(len(array), -1).tolist()]
+    if array.dtype != object:
+        return numbers(array)
     file = is_file(spec)
-    return [json_text(_plain(value, file=file) if array.dtype == object else value) for value in array.tolist()]
-
-
-@functools.lru_cache(maxsize=64)
-def _pattern(shape: tuple[int, ...], digits: str) -> str:
-    """The text of nested lists with a place for each number."""
-    text = digits
-    for size in reversed(shape):
-        text = f"[{','.join([text] * size)}]"
-    return text
+    return [json_text(_plain(value, file=file)) for value in array.tolist()]
 
 
 def _plain(value: Any, *, file: bool) -> Any:

@@ -14,6 +14,8 @@ import weakref
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from gateway.one_write import OneWrite
+
 log = logging.getLogger("conch.gateway")
 
 LOOK_EVERY_S = 1.0
@@ -48,7 +50,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and owes a request."""
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
         self.owes_since_s: float | None = self.loop.time()
         self.in_headers = True
         self.came_bytes = 0

@@ -84,6 +84,8 @@ def test_two_servers_share_the_work_and_one_that_dies_costs_no_request(
             while not until.is_set():
                 answer = await client.post(f"{gateway.url}/predict/add", json={"x": 1.0})
                 statuses.append(answer.status_code)
+                if answer.status_code != 200:
+                    print("NOT200", answer.status_code, answer.text)
 
         async with httpx.AsyncClient(timeout=30) as client:
             asking = [asyncio.create_task(load(client)) for _ in range(6)]

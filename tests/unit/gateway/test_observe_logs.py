@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -118,3 +119,19 @@ def test_routes_go_by_their_template(path: str, template: str) -> None:
 
 def test_a_path_that_matches_nothing_has_none() -> None:
     assert access_log.route_of(SCOPE) == ""
+
+
+@pytest.mark.parametrize("formatter", [logs.JsonLines(), logs.TextLines()])
+def test_a_requests_line_is_written_as_logging_would(
+    formatter: logs.JsonLines | logs.TextLines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, access_log.log.name)
+    monkeypatch.setattr(logs.time, "time", lambda: 1_800_000_000.25)
+    stream = io.StringIO()
+    monkeypatch.setattr(logs, "_written", (formatter, stream))
+    info = RequestInfo("r-1", "/predict/{model}", 0.0, 1.0, record=Record(key_id="ada", model="two words"))
+    access_log.write(SCOPE, info, 429, 0.5)
+    fields = {"request_id": "r-1", "method": "POST", "route": "/predict/{model}", "status": 429, "duration_ms": 500.0}
+    due = record("request", logging.INFO, fields={**fields, "key": "ada", "model": "two words"})
+    due.name, due.created = access_log.log.name, 1_800_000_000.25
+    assert stream.getvalue() == formatter.format(due) + "\n"

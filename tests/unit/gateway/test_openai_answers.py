@@ -14,11 +14,12 @@ from conch.tensor_spec import ModelSignature, TensorSpec
 from gateway.caller import ANONYMOUS
 from gateway.catalogue import ServedModel
 from gateway.errors import GatewayError
+from gateway.numbers import numbers
 from gateway.openai_api.batches import ask_in_batches
 from gateway.openai_api.bodies import ChatBody, Message
 from gateway.openai_api.chat_prompt import chat_prompt, template_message
 from gateway.openai_api.choices import AT_ONCE, Run, TokenCounts, Usage, pieces_of, whole_texts
-from gateway.openai_api.embeddings import base64_vectors, float_vectors, shortened
+from gateway.openai_api.embeddings import base64_vectors, shortened
 from gateway.openai_api.events import DONE, Events
 from gateway.openai_api.logprobs import chat_logprobs, completion_logprobs
 from gateway.request_info import new_info
@@ -81,7 +82,7 @@ class TestVectors:
 
     def test_numbers_come_back_bit_for_bit(self) -> None:
         random = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32)
-        assert np.array_equal(np.array([json.loads(v) for v in float_vectors(random)], np.float32), random)
+        assert np.array_equal(np.array([json.loads(v) for v in numbers(random)], np.float32), random)
         read = [np.frombuffer(base64.b64decode(json.loads(v)), "<f4") for v in base64_vectors(random[:, ::2])]
         assert np.array_equal(np.array(read), random[:, ::2])
 

@@ -129,3 +129,16 @@ async def test_nobody_there_is_an_error() -> None:
     with pytest.raises(OSError, match=r"refused|failed"):
         await client.ask(b"GET", "/", timeout_s=5)
     assert server.connections == 0
+
+
+async def test_a_connection_that_uvloop_finds_closed_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking([OK], [OK]) as (client, server):
+        await client.ask(b"GET", "/", timeout_s=5)
+        (idle,) = client._idle
+
+        def write(data: bytes) -> None:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+        monkeypatch.setattr(idle.transport, "write", write)
+        assert (await client.ask(b"GET", "/", timeout_s=5)).body == b"ok"
+        assert server.connections == 2

@@ -32,6 +32,9 @@ class Clock:
     def call_later(self, delay_s: float, call: Callable[..., Any], *arguments: Any) -> None:
         self.later.append(lambda: call(*arguments))
 
+    def call_soon(self, call: Callable[..., Any]) -> None:
+        call()
+
     def create_task(self, work: Any) -> Any:
         work.close()
         return self

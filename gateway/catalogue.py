@@ -20,7 +20,7 @@ from gateway.security.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     from gateway.pieces import Cache
-    from gateway.pool import Pool
+    from gateway.pool import Pool, PooledServer
 
 Kind = Literal["generate", "embeddings", "rerank", "classify", "table", "image", "tensors"]
 
@@ -133,17 +133,22 @@ class Catalogue:
             task.add_done_callback(self._forgetting.discard)
 
     async def _read(self, name: str, version: str) -> ServedModel:
-        """Ask a server that has the model, else any. Raises: ClientError."""
+        """Ask a server that has the model, else any; and the next, where nobody answers. Raises: ClientError."""
         path = f"/v2/models/{_quoted(name)}{f'/versions/{_quoted(version)}' if version else ''}/config"
         operation = Operation("get_model_config", inference=InferRequest(name, version, ()), model=name)
-        server = self._pool.choose(name)
-        try:
-            reply = await server.http.ask(b"GET", path, timeout_s=READ_TIMEOUT_S)
-        except (OSError, asyncio.TimeoutError) as error:
-            failed = transport_failure(error, server, name, READ_TIMEOUT_S)
-            if isinstance(failed, ServerUnavailable):
-                server.doubt(failed.what)
-            raise failed from error
+        tried: list[PooledServer] = []
+        while True:
+            server = self._pool.choose(name, beside=tried)
+            tried.append(server)
+            try:
+                reply = await server.http.ask(b"GET", path, timeout_s=READ_TIMEOUT_S)
+                break
+            except (OSError, asyncio.TimeoutError) as error:
+                failed = transport_failure(error, server, name, READ_TIMEOUT_S)
+                if isinstance(failed, ServerUnavailable):
+                    server.doubt(failed.what)
+                if not self._pool.has_others(tried):
+                    raise failed from error
         if reply.status != 200:
             raise await self._refined(server.refusal(reply, operation, READ_TIMEOUT_S), name, version)
         versions = self._pool.models.get(name, ())

@@ -177,6 +177,10 @@ class Pool:
         chosen.last_chosen = self._turn
         return chosen
 
+    def has_others(self, tried: Sequence[PooledServer]) -> bool:
+        """Whether a server may answer beside those that were tried."""
+        return any(s.state != "down" and s not in tried for s in self.servers)
+
     def nobody(self) -> ServerUnavailable:
         """What there is to say when no server answers."""
         problems = "; ".join(f"{s.name}: {s.problem or s.state}" for s in self.servers)

@@ -132,5 +132,4 @@ async def send_text(
 def _may_go_on(failed: ClientError, pool: Pool, tried: list[PooledServer]) -> bool:
     """Whether another server may answer what this one did not."""
     elsewhere = isinstance(failed, ModelNotFound | ModelNotReady | ServerUnavailable)
-    able = any(s.state != "down" and s not in tried for s in pool.servers)
-    return elsewhere and able and not isinstance(failed, QueueFull)
+    return elsewhere and pool.has_others(tried) and not isinstance(failed, QueueFull)

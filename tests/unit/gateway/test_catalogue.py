@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from conch.errors import ServerUnavailable
 from conch.tensor_spec import ModelSignature, TensorSpec
-from gateway.catalogue import EnsembleStep, describe, kind_of
+from gateway.catalogue import Catalogue, EnsembleStep, describe, kind_of
+from gateway.over_http import Reply
+from gateway.pieces import NoCache
+from gateway.pool import Pool
+from gateway.settings import Server
 
 
 def tensors(text: str) -> tuple[TensorSpec, ...]:
@@ -58,3 +63,29 @@ def test_an_ensembles_steps_are_described() -> None:
     assert served.steps == (EnsembleStep("p_model", "2", {"a": "b"}, {"c": "embedding"}),)
     assert (served.backend, served.kind, served.version) == ("ensemble", "embeddings", "2")
     assert served.parameters == {"context_length": "512"}
+
+
+CONFIG = b'{"name":"add","max_batch_size":8,"input":[{"name":"x","data_type":"TYPE_FP32","dims":[1]}]}'
+
+
+@pytest.mark.parametrize("others", [1, 0])
+async def test_a_server_that_dies_is_passed_over_for_the_next(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [Server(f"grpc://127.0.0.1:{port}", f"http://127.0.0.1:{port}") for port in range(1, 2 + others)]
+    pool = Pool(addresses, {})
+
+    async def gone(*_: object, **__: object) -> Reply:
+        raise ConnectionResetError
+
+    async def answers(*_: object, **__: object) -> Reply:
+        return Reply(200, CONFIG)
+
+    for server in pool.servers:
+        server.state, server.last_chosen = "up", server.http_address.port
+        monkeypatch.setattr(server.http, "ask", gone if server is pool.servers[0] else answers)
+    catalogue = Catalogue(pool, NoCache())
+    if others:
+        assert (await catalogue.served("add")).name == "add"
+    else:
+        with pytest.raises(ServerUnavailable):
+            await catalogue.served("add")
+    assert pool.servers[0].state == "doubted"

@@ -7,9 +7,11 @@ looked for. What is sent is an `Exchange`'s: HTTP and gRPC go through this same 
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,12 +24,15 @@ CONNECT_TIMEOUT_S = 10.0
 READ_BYTES = 1 << 18
 # A server that closes connections gets new ones, but not for ever.
 MOST_LOST_CONNECTIONS = 100
+# Whoever was refused waits before asking again, as clients do: a flood of refusals would measure itself.
+FAILURE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
 class LoadResult:
     """What one run at one number of connections gave; latencies are in milliseconds.
 
+    ``requests``, rate and latencies are those of good answers; ``failure_p50_ms`` is the failures', NaN without any.
     ``client_cpu_share`` is what the load itself took of one core, 0 to 1, warm-up included.
     """
 
@@ -38,6 +43,7 @@ class LoadResult:
     p50_ms: float
     p99_ms: float
     client_cpu_share: float = 0.0
+    failure_p50_ms: float = math.nan
 
 
 class Exchange(Protocol):
@@ -101,16 +107,17 @@ def run(
         raise ServerUnavailable("nobody answers at the address", where=where, got=error) from error
     cpu_s, begun_s = time.process_time(), time.perf_counter()
     try:
-        latencies_s, failures = _drive(address, exchange, lines, begun_s + warmup_s, begun_s + warmup_s + duration_s)
+        latencies_s, failures_s = _drive(address, exchange, lines, begun_s + warmup_s, begun_s + warmup_s + duration_s)
     except OSError as error:
         raise ServerUnavailable("the server stopped answering", where=where, got=error) from error
     finally:
         for line in lines:
             line.socket.close()
     share = (time.process_time() - cpu_s) / (time.perf_counter() - begun_s)
-    p50, p99 = np.percentile(np.array(latencies_s) * 1000, [50, 99]) if latencies_s else (float("nan"), float("nan"))
+    p50, p99 = np.percentile(np.array(latencies_s) * 1000, [50, 99]) if latencies_s else (math.nan, math.nan)
+    failed = float(np.median(failures_s)) * 1000 if failures_s else math.nan
     rate = len(latencies_s) / duration_s
-    return LoadResult(connections, len(latencies_s), failures, rate, float(p50), float(p99), share)
+    return LoadResult(connections, len(latencies_s), len(failures_s), rate, float(p50), float(p99), share, failed)
 
 
 def _drive(
@@ -119,10 +126,12 @@ def _drive(
     lines: list[_Connection],
     start_s: float,
     end_s: float,
-) -> tuple[list[float], int]:
-    """Latencies in seconds of what ended between start and end, and how many of these failed."""
+) -> tuple[list[float], list[float]]:
+    """Latencies in seconds of what ended between start and end: of good answers, and of failures."""
     latencies_s: list[float] = []
-    failures = lost = 0
+    failures_s: list[float] = []
+    refused: deque[tuple[float, _Connection]] = deque()  # and when each asks again
+    lost = 0
     with select.epoll() as poll:
         by_descriptor = {}
         for line in lines:
@@ -130,7 +139,9 @@ def _drive(
             poll.register(line.socket, select.EPOLLIN)
             line.ask()
         while (now_s := time.perf_counter()) < end_s:
-            for descriptor, _ in poll.poll(end_s - now_s):
+            while refused and refused[0][0] <= now_s:
+                refused.popleft()[1].ask()
+            for descriptor, _ in poll.poll((min(refused[0][0], end_s) if refused else end_s) - now_s):
                 line = by_descriptor[descriptor]
                 try:
                     data = line.socket.recv(READ_BYTES)
@@ -148,6 +159,7 @@ def _drive(
                     good, done_s, lost = False, time.perf_counter(), lost + 1
                     if lost > MOST_LOST_CONNECTIONS:
                         raise ClientError("the server keeps closing connections", where=f"{address[0]}:{address[1]}")
+                    sent_s = line.sent_s
                     poll.unregister(line.socket)
                     line.socket.close()
                     del by_descriptor[descriptor]
@@ -155,11 +167,14 @@ def _drive(
                     lines[lines.index(line)] = line = fresh
                     by_descriptor[line.socket.fileno()] = line
                     poll.register(line.socket, select.EPOLLIN)
-                    failures += start_s <= done_s < end_s
+                    if start_s <= done_s < end_s:
+                        failures_s.append(done_s - sent_s)
                     line.ask()
                     continue
                 if start_s <= done_s < end_s:
-                    latencies_s.append(done_s - line.sent_s)
-                    failures += not good
-                line.ask()
-    return latencies_s, failures
+                    (latencies_s if good else failures_s).append(done_s - line.sent_s)
+                if good:
+                    line.ask()
+                else:
+                    refused.append((done_s + FAILURE_PAUSE_S, line))
+    return latencies_s, failures_s

@@ -2,12 +2,14 @@
 
 Each number in flight is measured several times, on the way up and on the way down in turn, so that a machine that
 grows warm or busy does not pass for a model that collapses; medians are compared. A step that loses more than 10 %
-against the one before it is named, and the command fails.
+against the one before it is named, and the command fails; as it does when requests fail, but for those beyond the
+model's max_queue_size, which must be refused.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from perf.load_loop import LoadResult
 from perf.server_usage import usage
 
 if TYPE_CHECKING:
+    from conch.model_config import ModelConfigMessage
     from server.embedded import EmbeddedServer
 
 LEVELS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -34,6 +37,11 @@ PROTOCOLS = ("http", "grpc")
 # One added step may cost this much of the throughput before it.
 ALLOWED_LOSS = 0.10
 TINY = "tiny"
+
+HEADER = (
+    *("in flight", "requests/s", "of the step before", "p50 ms", "p99 ms", "server CPU ms"),
+    *("failures", "p50 ms of these"),
+)
 
 # Datatype and array of each input.
 Tensors = Mapping[str, tuple[str, Array]]
@@ -43,7 +51,7 @@ Measure = Callable[[int], LoadResult]
 
 @dataclass(frozen=True)
 class Step:
-    """One number in flight: medians over the rounds; ``failures`` are all of theirs.
+    """One number in flight: medians over the rounds, of good answers; ``failures`` are all of theirs.
 
     ``of_before`` is the throughput over that of the step before (None for the first), ``of_best`` over the best up to
     here. ``server_cpu_ms`` is what the server's processes spent on a request, warm-up included: on a machine with other
@@ -58,11 +66,16 @@ class Step:
     of_before: float | None
     of_best: float
     server_cpu_ms: float | None = None
+    failure_p50_ms: float = math.nan
 
     @property
     def collapses(self) -> bool:
         """Whether this step loses more than is allowed."""
         return self.of_before is not None and self.of_before < 1 - ALLOWED_LOSS
+
+    def fails(self, queue_limit: int | None) -> bool:
+        """Whether requests failed that no limit of the model's queue stands against."""
+        return bool(self.failures) and (queue_limit is None or self.in_flight <= queue_limit)
 
 
 def climb(measure: Measure, levels: Sequence[int], rounds: int, cpu_s: Callable[[], float] | None = None) -> list[Step]:
@@ -97,9 +110,15 @@ def steps(runs: Mapping[int, Sequence[LoadResult]]) -> list[Step]:
                 failures=sum(run.failures for run in own),
                 of_before=rate / before if before else None,
                 of_best=rate / best if best else 0.0,
+                failure_p50_ms=statistics.median([run.failure_p50_ms for run in own if run.failures] or [math.nan]),
             )
         )
     return found
+
+
+def queue_limit(config: ModelConfigMessage) -> int | None:
+    """How many requests may wait for a model; None for any number."""
+    return int(config.dynamic_batching.default_queue_policy.max_queue_size) or None
 
 
 def http_body(inputs: Tensors) -> bytes:
@@ -206,13 +225,14 @@ def main(
             measure = measure_over(each, urls[each], name, requests, duration_s)
             found[each] = climb(measure, numbers, rounds, lambda: usage(server.pid, (), 0.0).cpu_s)
             print_table(
-                ["in flight", "requests/s", "of the step before", "p50 ms", "p99 ms", "server CPU ms", "failures"],
+                HEADER,
                 [_row(step) for step in found[each]],
                 title=f"{name} over {each}",
             )
     if as_json:
         print_json({each: [asdict(step) for step in own] for each, own in found.items()})
-    lost = [(each, step) for each, own in found.items() for step in own if step.collapses or step.failures]
+    limit = queue_limit(Repository(repository).config(name)) if name != TINY else None
+    lost = [(each, step) for each, own in found.items() for step in own if step.collapses or step.fails(limit)]
     for each, step in lost:
         console.print(f"{each}: {step.in_flight} in flight: {step.failures} failures, {_percent(step.of_before)}")
     if lost:
@@ -221,7 +241,8 @@ def main(
 
 def _row(step: Step) -> list[str]:
     figures = (step.in_flight, f"{step.requests_per_second:.0f}", _percent(step.of_before))
-    return [*map(str, figures), f"{step.p50_ms:.1f}", f"{step.p99_ms:.1f}", _cpu(step), str(step.failures)]
+    failed = (str(step.failures), f"{step.failure_p50_ms:.1f}") if step.failures else ("", "")
+    return [*map(str, figures), f"{step.p50_ms:.1f}", f"{step.p99_ms:.1f}", _cpu(step), *failed]
 
 
 def _cpu(step: Step) -> str:

@@ -1,6 +1,7 @@
 """The load generator, against small real HTTP servers of the standard library."""
 
 import http.server
+import math
 import threading
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 
 from conch.errors import ServerUnavailable
 from perf.http_load import render_request, run_load
+from perf.load_loop import FAILURE_PAUSE_S
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -55,8 +57,19 @@ def test_every_body_is_sent_and_every_answer_counts(server: http.server.Threadin
 
 def test_refused_requests_are_failures(server: http.server.ThreadingHTTPServer) -> None:
     result = run_load(url(server), [b"bad"], connections=2, duration_s=0.2, warmup_s=0)
+    assert result.requests == result.requests_per_second == 0
+    assert result.failures > 0
+    assert math.isnan(result.p50_ms)
+    assert result.failure_p50_ms > 0
+
+
+def test_who_was_refused_waits_and_others_go_on(server: http.server.ThreadingHTTPServer) -> None:
+    result = run_load(url(server), [b"bad", b"a"], connections=2, duration_s=0.5, warmup_s=0)
+    at_most = 2 * (0.5 / FAILURE_PAUSE_S + 1)
+    assert 2 <= result.failures <= at_most
+    assert server.seen.count(b"bad") <= at_most
     assert result.requests > 0
-    assert result.failures == result.requests
+    assert result.p50_ms > 0
 
 
 def test_the_warm_up_does_not_count(server: http.server.ThreadingHTTPServer) -> None:

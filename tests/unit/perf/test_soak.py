@@ -78,6 +78,12 @@ def test_one_slow_round_is_no_collapse_and_failures_add_up() -> None:
     assert (second.collapses, second.failures, second.of_best) == (False, 2, 1.0)
 
 
+@pytest.mark.parametrize(("limit", "fails"), [(None, True), (2, True), (1, False)])
+def test_requests_beyond_the_queues_limit_may_be_refused(limit: int | None, fails: bool) -> None:
+    _, second = steps({1: [run(100)], 2: [run(100, failures=2)]})
+    assert second.fails(limit) == fails
+
+
 def test_levels_are_measured_up_and_down_in_turn() -> None:
     asked: list[int] = []
 

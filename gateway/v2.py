@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from clients.request import Operation
 from conch.errors import ServerUnavailable
 from gateway.caller import Caller, admitted, admitted_admin, gateway_of
 from gateway.errors import GatewayError
@@ -72,6 +73,9 @@ class PassThrough:
             gateway.audit.did(admin, request.method, scope["path"], "asked", info)
         if scope["path"].startswith("/v2/repository/index") and caller.models is not None:
             await (await _index(gateway, caller))(scope, receive, send)
+            return
+        if scope["path"].startswith("/v2/models/stats") and caller.models is not None:
+            await (await _stats(gateway, caller, info))(scope, receive, send)
             return
         await self._exchange(request, gateway, info, scope["path"], "", send)
 
@@ -212,6 +216,20 @@ async def _index(gateway: Gateway, caller: Caller) -> Response:
     states = [s for s in await gateway.catalogue.states() if caller.may_use(s.name)]
     rows = [{"name": s.name, "version": s.version, "state": s.state, "reason": s.reason} for s in states]
     return Response(json.dumps(rows), media_type="application/json")
+
+
+async def _stats(gateway: Gateway, caller: Caller, info: RequestInfo) -> Response:
+    """One server's statistics, with the models that the caller may use. Raises: ClientError."""
+    async with gateway.pool.server() as server:
+        left_s = info.left_s
+        try:
+            reply = await server.http.ask(b"GET", "/v2/models/stats", timeout_s=left_s)
+        except (OSError, asyncio.TimeoutError) as error:
+            raise transport_failure(error, server, "", left_s) from error
+    if reply.status != 200:
+        raise server.refusal(reply, Operation("get_inference_statistics"), left_s)
+    kept = [stats for stats in reply.json()["model_stats"] if caller.may_use(stats["name"])]
+    return Response(json.dumps({"model_stats": kept}), media_type="application/json")
 
 
 for path in ("/v2", "/v2/{path:path}"):

@@ -51,6 +51,22 @@ def test_keys_open_what_they_may_and_nothing_else(
     assert secret not in wrong.body.decode()
 
 
+def test_a_list_of_models_names_those_alone_that_a_key_may_use(
+    triton: Any, models: tuple[str, str], start_gateway: Any, keys_file: Path
+) -> None:
+    few, all_of_them = add_key(keys_file, "few", models=("guarded_op*",)), add_key(keys_file, "all")
+    gateway = start_gateway(triton, keys_file=keys_file)
+    wait_ready(gateway)
+
+    def named(secret: str) -> list[set[str]]:
+        index = ask(gateway, "/v2/repository/index", {}, key=secret).document
+        stats = ask(gateway, "/v2/models/stats", key=secret).document["model_stats"]
+        return [{each["name"] for each in index}, {each["name"] for each in stats}]
+
+    assert named(few) == [{"guarded_open"}, {"guarded_open"}]
+    assert all(names >= set(models) for names in named(all_of_them))
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -5,7 +5,8 @@ pipeline.json, which says what stands where, and a config.pbtxt with the paramet
 
 instance_group     KIND_CPU: in NVIDIA's container an ensemble's graph runs in the native onnxruntime backend, which a
                    GPU is better left to. KIND_GPU, written by hand, works where onnxruntime-gpu is installed.
-dynamic_batching   a few requests at a time, which saves trips between Triton and the process; their rows run alone.
+dynamic_batching   a few requests at a time, which saves trips between Triton and the process.
+merge_rows         rows of equal shape run together; not those of dynamic int8, which would depend on each other.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ GRAPH = "onnx_graph"
 PLAN_FILE = "pipeline.json"
 
 # As many requests as go to an instance in one trip, where so many wait. More would leave other instances idle, and
-# answer the first of them late.
+# answer the first of them late; but where one run answers all of them, twice as many pay.
 REQUESTS_A_TRIP = 4
 
 
@@ -44,11 +45,15 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     pipeline = ensemble(source, options, parts)
     python_parts = [part for part in (parts.preprocess, parts.postprocess) if part is not None]
     model = model_settings(source, options, checked)
+    merges = source.dynamic_batching and options.max_batch_size > 1
+    one_shape = all(-1 not in spec.dims for spec in source.signature.inputs)
+    if merges:
+        model = dataclasses.replace(model, parameters={**model.parameters, "merge_rows": "true"})
     settings = dataclasses.replace(
         model,
         backend="python",
         instance_groups=(InstanceGroup(options.instances, "KIND_CPU"),),
-        dynamic_batching=_batching(options),
+        dynamic_batching=_batching(options, one_run=merges and one_shape),
         parameters=_parameters(model, python_parts),
     )
     config = build_config(options.name, pipeline.signature(), settings)
@@ -68,11 +73,12 @@ def write(stage: Stage, source: Source, options: ExportOptions, file: Path, chec
     return [StagedModel(options.name, folder, config, "single", packages)]
 
 
-def _batching(options: ExportOptions) -> DynamicBatching | None:
+def _batching(options: ExportOptions, *, one_run: bool) -> DynamicBatching | None:
     if options.max_batch_size < 2 and not options.max_queue:
         return None
-    trip = max(1, min(REQUESTS_A_TRIP, options.max_batch_size))
-    return DynamicBatching(preferred_batch_sizes=(trip,), max_queue_size=options.max_queue)
+    trips = (REQUESTS_A_TRIP, 2 * REQUESTS_A_TRIP) if one_run else (REQUESTS_A_TRIP,)
+    sizes = tuple(sorted({max(1, min(trip, options.max_batch_size)) for trip in trips}))
+    return DynamicBatching(preferred_batch_sizes=sizes, max_queue_size=options.max_queue)
 
 
 def _parameters(model: ModelSettings, parts: Sequence[PythonPart]) -> dict[str, str]:

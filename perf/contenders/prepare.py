@@ -8,6 +8,7 @@ A process of its own: torch and the rest are out of memory when it is measured.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def _export(workload: Workload, repository: Repository) -> None:
         # The others run ONNX Runtime: so the same file needs to be ONNX.
         options = module.options(repository.root)
         options = dataclasses.replace(options, name=name, format="onnx", pipeline=workload.forms[name])
+        if options.pipeline == "single":  # all of it in one process, which is one core's
+            options = dataclasses.replace(options, instances=os.cpu_count() or 1)
         steps.run(module.source(options), options)
 
 

@@ -6,10 +6,12 @@ level in `optimization` and the execution accelerators of config.pbtxt mean what
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from conch_backend_config import find_model_file, read_config
 from conch_ort_session import available_providers, open_session, run_options, runner, signature_of
 from conch_ort_settings import choose_providers, ignored_parameters, session_settings
@@ -27,6 +29,7 @@ PARAMETERS = (
     "inter_op_thread_count",
     "intra_op_thread_count",
     "memory.enable_memory_arena_shrinkage",
+    "merge_rows",
     "session.inter_op.allow_spinning",
     "session.intra_op.allow_spinning",
     "session.use_device_allocator_for_initializers",
@@ -35,14 +38,21 @@ DEFAULT_FILE = "model.onnx"
 
 
 class OnnxGraph:
-    """Runs the graph, once for each request."""
+    """Runs the graph: once for each request, or, with the parameter ``merge_rows``, once for those of equal shape.
+
+    Merging suits small graphs, where a run costs more than a row. Rows of dynamic int8 must stay apart: they share a
+    scale, and each answer would depend on the others.
+    """
 
     def __init__(self, config: Mapping[str, Any], folder: Path, *, gpu: bool, device_id: int) -> None:
         """Open the session: ``config`` is the pipeline's, with the graph's own inputs, outputs and parameters.
 
         Raises: LoadFailed when settings, config and graph do not agree.
         """
-        parsed = read_config(config)
+        parameters = dict(config.get("parameters", {}))
+        self._merge = parameters.pop("merge_rows", {}).get("string_value") == "true"
+        self._most_rows = int(config["max_batch_size"])
+        parsed = read_config({**config, "parameters": parameters})
         settings = session_settings(parsed)
         # Not KIND_AUTO: who puts a whole pipeline on a GPU has asked for it.
         choice = choose_providers(
@@ -56,7 +66,39 @@ class OnnxGraph:
         self.notes = (*choice.warnings, *ignored_parameters(parsed))
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """One answer a request, in order. They are not merged: on a CPU that costs more than it saves."""
+        """One answer a request, in order."""
+        if not self._merge or len(asks) < 2:
+            return [self._run(ask) for ask in asks]
+        answers: dict[int, Answer] = {}
+        for places in self._alike(asks):
+            merged = self._run_merged([asks[place] for place in places])
+            answers.update(zip(places, merged, strict=True))
+        return [answers[place] for place in range(len(asks))]
+
+    def _alike(self, asks: Sequence[Ask]) -> list[list[int]]:
+        """The places of requests that one run can answer: of equal shapes, and no more rows than the model takes."""
+        groups: dict[Any, list[int]] = defaultdict(list)
+        rows: dict[Any, int] = defaultdict(int)
+        for place, ask in enumerate(asks):
+            shapes = tuple((name, array.shape[1:]) for name, array in sorted(ask.tensors.items()))
+            count = len(next(iter(ask.tensors.values())))
+            key = (shapes, tuple(ask.wanted))
+            turn = rows[key] // self._most_rows
+            if (rows[key] + count - 1) // self._most_rows > turn:  # it would not fit: a run of its own begins
+                rows[key] = (turn + 1) * self._most_rows
+            groups[key, rows[key] // self._most_rows].append(place)
+            rows[key] += count
+        return list(groups.values())
+
+    def _run_merged(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One run for all; each by itself where there is one, where it fails, or where rows do not stay apart."""
+        if len(asks) > 1:
+            names = asks[0].tensors
+            whole = self._run(Ask({n: np.concatenate([ask.tensors[n] for ask in asks]) for n in names}, asks[0].wanted))
+            ends = np.cumsum([len(next(iter(ask.tensors.values()))) for ask in asks]).tolist()
+            if not isinstance(whole, Refusal) and all(len(array) == ends[-1] for array in whole.values()):
+                spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+                return [{name: array[span] for name, array in whole.items()} for span in spans]
         return [self._run(ask) for ask in asks]
 
     def _run(self, ask: Ask) -> Answer:

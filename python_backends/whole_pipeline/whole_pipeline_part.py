@@ -1,8 +1,9 @@
 """A pipeline in one process: its parts in order, with arrays handed from one to the next and no hop between them.
 
-On a CPU each row of a request runs alone: padding a short text to the length of a long one costs more than a batch
-saves, and the answer to a row depends on no other (dynamic int8 scales a batch by its largest value). On a GPU all rows
-of all requests that Triton merged run as one batch.
+On a CPU each row of a request goes its own way: padding a short text to the length of a long one costs more than a
+batch saves, and the answer to a row depends on no other (dynamic int8 scales a batch by its largest value). Rows that
+come to the graph in one shape may run together (see onnx_graph_part.py). On a GPU all rows of all requests that Triton
+merged run as one batch.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def test_one_model_is_written_with_all_in_it(tmp_path: Path, options: ExportOpti
     assert {key: value.string_value for key, value in config.parameters.items()} == {
         "activation": "softmax",
         "intra_op_thread_count": "1",
+        "merge_rows": "true",
     }
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
     manifest = repository.manifest("tiny", 1)
     assert manifest is not None
     assert manifest.packages == ("numpy==1.26.4", "onnxruntime>=1.18", "pyyaml>=6")
@@ -114,6 +116,7 @@ def test_parameters_of_one_name_get_their_roles_in_front(tmp_path: Path, options
     parameters = Repository(options.repository).config("tiny").parameters
     assert sorted(parameters) == [
         "intra_op_thread_count",
+        "merge_rows",
         "pooling",
         "postprocess.activation",
         "preprocess.activation",

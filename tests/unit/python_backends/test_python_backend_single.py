@@ -132,6 +132,30 @@ def test_on_a_cpu_every_row_runs_alone(load: Load) -> None:
     assert said(second) == ["spam", "promo", "ham"]
 
 
+MERGED = {"activation": "none", "merge_rows": "true"}
+
+
+@pytest.mark.parametrize(("most", "together"), [(8, (3, 3, 3)), (2, (2, 2, 1))])
+def test_rows_of_one_shape_run_together_where_they_may(most: int, together: Sequence[int], load: Load) -> None:
+    with load(parameters=MERGED, max_batch_size=most) as model:
+        first, second, third = model.execute(
+            {"text": strings("ham")}, {"text": strings("spam", "promo spam")}, {"text": strings("promo")}
+        )
+    one, two, three = (100 * count for count in together)  # what the graph adds to each row of a run
+    np.testing.assert_array_equal(first["scores"], [[one + 9, one, one]])
+    np.testing.assert_array_equal(second["scores"], [[two, two + 9, two], [100, 109, 109]])
+    np.testing.assert_array_equal(third["scores"], [[three, three, three + 9]])
+
+
+def test_a_bad_row_among_merged_ones_fails_alone(load: Load) -> None:
+    with load(parameters=MERGED) as model:
+        first, error, last = model.execute(*({"text": strings(text)} for text in ("ham", "what", "promo")))
+    np.testing.assert_array_equal(first["scores"], [[109, 100, 100]])
+    np.testing.assert_array_equal(last["scores"], [[100, 100, 109]])
+    assert isinstance(error, TritonError)
+    assert "the model failed" in error.message()
+
+
 IDS = {"outputs": {"input_ids": ("TYPE_INT64", [-1])}, "parameters": {}}
 
 

@@ -1,7 +1,7 @@
 """Straight to the handler, for the requests that are many.
 
 FastAPI looks for a route by asking each in turn, and wraps what it finds in layers that our handlers do not use: for a
-request of a small model that is a third of the gateway's work. What is not found here goes FastAPI's way.
+request of a small model that is a notable share of the gateway's work. What is not found here goes FastAPI's way.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 \b
     python -m perf.gateway_overhead
     python -m perf.gateway_overhead --workers 2
+    python -m perf.gateway_overhead --queue-limit 32 --connections 32,64,128,256
     python -m perf.gateway_overhead --quick           # does it run? Its figures say nothing
 
 \b
@@ -53,7 +54,7 @@ from server.options import ServerOptions
 DIRECT, OPENAI = "Triton, HTTP/JSON", "gateway, /v1/embeddings in base64"
 LEVEL = 8  # requests in flight, from which on the gateway is held to its limits: with one, both wait for each other
 HEADER = (
-    *("in flight", "server", "req/s (min to max)", "p50 ms", "p99 ms", "failed"),
+    *("in flight", "server", "req/s (min to max)", "p50 ms", "p99 ms", "failed", "p50 ms of these"),
     *("req/s : Triton", "p50 ms more than Triton", "CPU ms a request: Triton", "gateway"),
 )
 
@@ -84,15 +85,15 @@ def measured(target: Target, level: int, duration_s: float, warmup_s: float, pid
 
 
 @contextmanager
-def serving(repository: Repository, name: str, workers: int) -> Iterator[tuple[list[Target], tuple[int, int]]]:
-    """Triton, and the ways through a gateway before it; Triton comes first. And their pids."""
+def serving(repository: Repository, name: str, **settings: int) -> Iterator[tuple[list[Target], tuple[int, int]]]:
+    """Triton, and the ways through a gateway of these settings before it; Triton comes first. And their pids."""
     payloads = WORKLOADS["text"].payloads()
     options = ServerOptions(
         control="explicit", load_models=(name,), http_port=0, grpc_port=0, metrics_port=0, exit_timeout_s=3
     )
     with (
         EmbeddedServer(repository.root, options) as server,
-        gateway(server.grpc_url, server.http_url, workers=workers) as (url, pid),
+        gateway(server.grpc_url, server.http_url, **settings) as (url, pid),
     ):
         path = f"/v2/models/{name}/infer"
         targets = [
@@ -170,7 +171,7 @@ def rows(runs: Runs) -> list[tuple[str, ...]]:
             spread([run.requests_per_second for run in own], 0),
             f"{statistics.median(run.p50_ms for run in own):.2f}",
             f"{statistics.median(run.p99_ms for run in own):.1f}",
-            str(sum(run.failures for run in own) or ""),
+            *_failed(own),
             *(("", "") if name == DIRECT else _compared(runs, level, name)),
             f"{statistics.median(run.triton_cpu_ms for run in own):.2f}",
             "" if name == DIRECT else f"{statistics.median(run.gateway_cpu_ms for run in own):.2f}",
@@ -180,12 +181,27 @@ def rows(runs: Runs) -> list[tuple[str, ...]]:
     ]
 
 
+def _failed(own: Sequence[Run]) -> tuple[str, str]:
+    """How many requests failed or were refused, and how soon."""
+    those = [run for run in own if run.failures]
+    if not those:
+        return "", ""
+    return str(sum(run.failures for run in those)), f"{statistics.median(run.failure_p50_ms for run in those):.1f}"
+
+
 def _compared(runs: Runs, level: int, name: str) -> tuple[str, str]:
     return f"{held_rate(runs, level, name):.2f}", f"{added_p50_ms(runs, level, name):+.2f}"
 
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="The gateway's processes.")
+@click.option(
+    "--queue-limit",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests in flight that the gateway takes; the next is refused.",
+)
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
@@ -200,6 +216,7 @@ def _compared(runs: Runs, level: int, name: str) -> tuple[str, str]:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures on stdout as JSON.")
 def main(
     workers: int,
+    queue_limit: int,
     repository: Path,
     connections: tuple[int, ...],
     duration_s: float,
@@ -215,7 +232,7 @@ def main(
     runs: dict[int, dict[str, list[Run]]] = {level: {} for level in connections}
     try:
         prepare(WORKLOADS["text"], store)
-        with serving(store, name, workers) as (targets, pids):
+        with serving(store, name, workers=workers, queue_limit=queue_limit) as (targets, pids):
             for target in targets:
                 check_same_answers(targets[0], target, exact=True)
             idle = {target.name: idle_cores([target]) for target in targets[:2]}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -66,6 +67,26 @@ def answer_each(asks: Sequence[Ask], one: Callable[[Ask], dict[str, Array]], ref
         except refused as error:
             answers.append(Refusal(str(error)))
     return answers
+
+
+def row_count(ask: Ask) -> int:
+    """How many rows a request has."""
+    return len(next(iter(ask.tensors.values())))
+
+
+def as_one(asks: Sequence[Ask]) -> Ask:
+    """Requests of the same tensors and equal shapes as one; it wants what the first does."""
+    tensors = {name: np.concatenate([ask.tensors[name] for ask in asks]) for name in asks[0].tensors}
+    return Ask(tensors, asks[0].wanted)
+
+
+def shared_out(whole: Mapping[str, Array], asks: Sequence[Ask]) -> list[dict[str, Array]] | None:
+    """Each request's rows of an answer to all; None where the answer does not keep their rows apart."""
+    ends = np.cumsum([row_count(ask) for ask in asks]).tolist()
+    if any(len(array) != ends[-1] for array in whole.values()):
+        return None
+    spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    return [{name: array[span] for name, array in whole.items()} for span in spans]
 
 
 def check_parameters(given: Collection[str], known: Collection[str]) -> None:

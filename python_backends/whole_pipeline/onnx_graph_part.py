@@ -6,17 +6,15 @@ level in `optimization` and the execution accelerators of config.pbtxt mean what
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from conch_backend_config import find_model_file, read_config
 from conch_ort_session import available_providers, open_session, run_options, runner, signature_of
 from conch_ort_settings import choose_providers, ignored_parameters, session_settings
 from conch_ort_signature import match
-from pipeline_part import Answer, Ask, Refusal
+from pipeline_part import Answer, Ask, Refusal, as_one, row_count, shared_out
 
 PARAMETERS = (
     "arena_extend_strategy",
@@ -77,28 +75,25 @@ class OnnxGraph:
 
     def _alike(self, asks: Sequence[Ask]) -> list[list[int]]:
         """The places of requests that one run can answer: of equal shapes, and no more rows than the model takes."""
-        groups: dict[Any, list[int]] = defaultdict(list)
-        rows: dict[Any, int] = defaultdict(int)
+        groups: list[list[int]] = []
+        filling: dict[Any, tuple[list[int], int]] = {}
         for place, ask in enumerate(asks):
             shapes = tuple((name, array.shape[1:]) for name, array in sorted(ask.tensors.items()))
-            count = len(next(iter(ask.tensors.values())))
-            key = (shapes, tuple(ask.wanted))
-            turn = rows[key] // self._most_rows
-            if (rows[key] + count - 1) // self._most_rows > turn:  # it would not fit: a run of its own begins
-                rows[key] = (turn + 1) * self._most_rows
-            groups[key, rows[key] // self._most_rows].append(place)
-            rows[key] += count
-        return list(groups.values())
+            group, rows = filling.get(shapes, ([], 0))
+            if not group or rows + row_count(ask) > self._most_rows:
+                group, rows = [], 0
+                groups.append(group)
+            group.append(place)
+            filling[shapes] = group, rows + row_count(ask)
+        return groups
 
     def _run_merged(self, asks: Sequence[Ask]) -> list[Answer]:
         """One run for all; each by itself where there is one, where it fails, or where rows do not stay apart."""
         if len(asks) > 1:
-            names = asks[0].tensors
-            whole = self._run(Ask({n: np.concatenate([ask.tensors[n] for ask in asks]) for n in names}, asks[0].wanted))
-            ends = np.cumsum([len(next(iter(ask.tensors.values()))) for ask in asks]).tolist()
-            if not isinstance(whole, Refusal) and all(len(array) == ends[-1] for array in whole.values()):
-                spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-                return [{name: array[span] for name, array in whole.items()} for span in spans]
+            whole = self._run(as_one(asks))
+            parts = None if isinstance(whole, Refusal) else shared_out(whole, asks)
+            if parts is not None:
+                return list(parts)
         return [self._run(ask) for ask in asks]
 
     def _run(self, ask: Ask) -> Answer:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pipeline_part import Answer, Array, Ask, Part, PartSettings, Refusal
+from pipeline_part import Answer, Array, Ask, Part, PartSettings, Refusal, as_one, shared_out
 from pipeline_plan import PLAN_FILE, PlannedStep, check_plan, read_plan, share_out
 
 # The part that is not a folder of its own: it needs all of the config.
@@ -107,13 +107,11 @@ class WholePipeline:
         """Run all requests as one; each by itself where they cannot be one, or one of them spoils it."""
         shapes = {tuple(sorted((name, array.shape[1:]) for name, array in ask.tensors.items())) for ask in asks}
         if len(shapes) == 1:
-            names = asks[0].tensors
-            (state,) = self._run([{name: np.concatenate([ask.tensors[name] for ask in asks]) for name in names}])
-            ends = np.cumsum([len(next(iter(ask.tensors.values()))) for ask in asks]).tolist()
-            # A graph that does not keep the rows of a batch apart cannot be asked for many at once.
-            if not isinstance(state, Refusal) and all(len(state[name]) == ends[-1] for name in self._outputs):
-                spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-                return [{name: state[name][span] for name in ask.wanted} for ask, span in zip(asks, spans, strict=True)]
+            (state,) = self._run([as_one(asks).tensors])
+            if not isinstance(state, Refusal):
+                parts = shared_out({name: state[name] for name in self._outputs}, asks)
+                if parts is not None:
+                    return [{n: part[n] for n in ask.wanted} for ask, part in zip(asks, parts, strict=True)]
         return [self._join(ask, [state]) for ask, state in zip(asks, self._run(a.tensors for a in asks), strict=True)]
 
 

@@ -45,10 +45,13 @@ class OnnxGraph:
     def __init__(self, config: Mapping[str, Any], folder: Path, *, gpu: bool, device_id: int) -> None:
         """Open the session: ``config`` is the pipeline's, with the graph's own inputs, outputs and parameters.
 
-        Raises: LoadFailed when settings, config and graph do not agree.
+        Raises: LoadFailed when settings, config and graph do not agree; ValueError for a flag that is none.
         """
         parameters = dict(config.get("parameters", {}))
-        self._merge = parameters.pop("merge_rows", {}).get("string_value") == "true"
+        merge = parameters.pop("merge_rows", {"string_value": "false"})["string_value"]
+        if merge not in ("true", "false"):
+            raise ValueError(f"parameter merge_rows: got {merge!r}, expected true or false")
+        self._merge = merge == "true"
         self._most_rows = int(config["max_batch_size"])
         parsed = read_config({**config, "parameters": parameters})
         settings = session_settings(parsed)

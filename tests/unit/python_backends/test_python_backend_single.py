@@ -244,6 +244,7 @@ def test_what_the_session_ignores_is_logged(load: Load) -> None:
         ({"parameters": {"activaton": "none"}}, "parameter activaton: got an unknown name.*did you mean activation"),
         ({"parameters": {"postprocess.max_length": "5"}}, "parameter max_length: got an unknown name"),
         ({"parameters": {"activation": "relu"}}, "parameter activation: got 'relu'"),
+        ({"parameters": {"merge_rows": "yes"}}, "parameter merge_rows: got 'yes', expected true or false"),
         ({"max_batch_size": 0}, "max_batch_size: got 0, expected 1 or more"),
         ({"outputs": {"best": ("TYPE_STRING", [1])}}, r"output best: got no step in pipeline\.json that writes it"),
         ({"steps": (GRAPH, CLASSIFY)}, r"pipeline\.json: got a model that reads input_ids, expected one of text"),
